@@ -1,0 +1,56 @@
+"""What is asked for: the one value that every front door hands to the pipeline."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Algorithm = Literal["sha256", "sha512", "sha1", "md5"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checksum:
+    """A promise about the bytes as the source serves them."""
+
+    algorithm: str
+    hex: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How a source is reached. Secrets live in `headers` only and never leave it."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+    """Extra request headers, among them Authorization from --auth-file; sent to the first origin only."""
+    ca_file: str | None = None
+    insecure: bool = False
+    proxy: str | None = None
+    """None: the usual environment variables decide."""
+    allow_addresses: tuple[str, ...] = ()
+    """Networks (CIDR) that may be reached though they would be refused."""
+    connections: int = 4
+
+    def __repr__(self) -> str:
+        """Hide header values: reprs reach logs."""
+        return f"Access(headers={[name for name, _ in self.headers]}, ca_file={self.ca_file!r}, insecure={self.insecure})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportRequest:
+    """One disk to be: where from, where to, and the limits on the way. Sizes in bytes."""
+
+    source: str
+    target: str
+    format: str | None = None
+    """A value of disk.image.Format that overrides recognition by content."""
+    size: int | None = None
+    max_size: int = 1 << 40
+    checksum: Checksum | None = None
+    checksum_url: str | None = None
+    digest: str | None = None
+    """Algorithm to compute for the receipt even if nothing is promised."""
+    access: Access = Access()
+    preallocate: bool = False
+    decoder_memory: int = 256 << 20
+    scratch_dir: str | None = None
+    reserve: int | None = None
+    """Bytes to leave free on the target's file system; None: 1 GiB or 5 %, whichever is less."""
+    force: bool = False

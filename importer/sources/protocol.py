@@ -1,0 +1,69 @@
+"""What the pipeline asks of a source. Ports are defined by their user: keep this small."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFacts:
+    """What the first answer of a source told. All of it may be printed: nothing secret in here."""
+
+    url: str
+    """Redacted: no user information, no query values."""
+    name: str
+    """Last part of the path, decoded: what a SHA256SUMS file would call it."""
+    length: int | None
+    """Bytes, None if unknown."""
+    ranges: bool
+    """True if any span can be asked for at any time."""
+    validators: Mapping[str, str] = field(default_factory=dict)
+    """Such as etag, last-modified, inode: what tells that the object is still the same."""
+    content_type: str = ""
+    notes: tuple[str, ...] = ()
+    """Sentences worth telling: "the proxied hop's address was not checked"."""
+
+
+class Interrupted(Exception):
+    """One attempt to fetch broke off; the bytes already yielded are good and another attempt may do better.
+
+    `reason` is a short text for receipts and errors; `crowded` says the server wants fewer connections;
+    `retry_after` are seconds it asked for.
+    """
+
+    def __init__(self, reason: str, *, crowded: bool = False, retry_after: float | None = None) -> None:
+        """Say why it broke off."""
+        super().__init__(reason)
+        self.reason = reason
+        self.crowded = crowded
+        self.retry_after = retry_after
+
+
+class Source(Protocol):
+    """One object, opened and probed. Every attempt serves bytes of the same version of it or fails."""
+
+    @property
+    def facts(self) -> SourceFacts:
+        """What is known of the object."""
+        ...
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, as the probe got them: at least 64 KiB where the object has as much."""
+        ...
+
+    def fetch(self, start: int, end: int | None) -> AsyncIterator[bytes]:
+        """Yield the bytes start..end, in one attempt; `end` None reads on to the end of the object.
+
+        A source without ranges is only ever asked for (0, None). Ends without an error only if every byte was
+        yielded. Raises Interrupted (try again) or Failure (do not).
+        """
+        ...
+
+    async def settle(self) -> None:
+        """Check once more, after the last byte, that the object did not change. Raises Failure("source-changed")."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and descriptors."""
+        ...

@@ -1,0 +1,1 @@
+"""What every long-running or network-facing program needs: TLS contexts, signals."""

@@ -1,0 +1,1 @@
+"""Pure values and their spellings. Nothing in this room does I/O."""

@@ -1,0 +1,1 @@
+"""The `slipstream` command: composes the houses' subcommands, nothing else."""
