@@ -1,0 +1,250 @@
+"""An object behind http or https: probed by one ranged GET, then read by ranges of one version of it.
+
+Retries, watchdogs and the number of connections are the pipeline's business: each `fetch` is one attempt.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+import aiohttp
+
+from importer.api.failure import Failure
+from importer.api.request import Access
+from importer.sources.answers import STALE_ROUTE, Broken, opening, part_end, same_whole, version
+from importer.sources.client import Client, HttpPolicy
+from importer.sources.origin import normalise, object_name, origin, redact
+from importer.sources.probe import LEAST_HEAD, Probed, probe
+from importer.sources.protocol import Interrupted, SourceFacts
+
+
+class HttpSource:
+    """One version of one HTTP object. Never serves bytes of two versions: a change is Failure("source-changed")."""
+
+    def __init__(self, client: Client, url: str, probed: Probed, facts: SourceFacts) -> None:
+        """Take over a client and what its probe found; use `open` instead."""
+        self._client = client
+        self._url = url
+        self._version = probed.version
+        self._trail = probed.trail
+        self._head = probed.head
+        self._facts = facts
+        self._rest: Probed | None = probed if probed.rest is not None else None
+        self._looking = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, url: str, access: Access, policy: HttpPolicy | None = None) -> "HttpSource":
+        """Probe `url`. Raises Failure with the reason and the evidence."""
+        try:
+            plain = normalise(url)
+        except ValueError as error:
+            raise Failure("usage", f"the URL cannot be asked for: {error}", url=redact(url)) from None
+        client = Client(access, policy or HttpPolicy())
+        try:
+            probed = await probe(client, plain)
+            source = cls(client, plain, probed, _facts(client, plain, probed, access))
+            await source._lengthen_head()
+        except BaseException:
+            await client.close()
+            raise
+        return source
+
+    @property
+    def facts(self) -> SourceFacts:
+        """What the probe's answer told."""
+        return self._facts
+
+    @property
+    def head(self) -> bytes:
+        """The first MiB or all of a smaller object; less from a slow server, but never less than 64 KiB of it."""
+        return self._head
+
+    async def fetch(self, start: int, end: int | None) -> AsyncIterator[bytes]:
+        """Yield the bytes start..end in one attempt; see Source.fetch."""
+        if not self._facts.ranges:
+            if start or end not in (None, self._facts.length):
+                raise Failure("internal", "a range was asked of a source that has none", start=start, end=end)
+            pieces = self._whole()
+        else:
+            stop = self._length() if end is None else end
+            if not 0 <= start <= stop <= self._length():
+                raise Failure("internal", "a range outside the object was asked for", start=start, end=end)
+            pieces = self._part(start, stop)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
+    def _length(self) -> int:
+        assert self._version.length is not None  # a source with ranges has told its length
+        return self._version.length
+
+    async def _part(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        if start == stop:
+            return
+        response, last = await self._ask_part(start, stop)
+        got = 0
+        try:
+            while piece := await self._client.read(response):
+                got += len(piece)
+                if got > last - start:
+                    raise Failure("protocol", "the server sent more bytes than were asked for", url=self._facts.url)
+                yield piece
+        finally:
+            response.close()  # a connection at the end of its body has gone back to the pool already
+        if got < last - start:
+            raise Interrupted("the answer ended early")
+        if last < stop:
+            raise Interrupted("the server gave a shorter range than was asked for")
+
+    async def _ask_part(self, start: int, stop: int) -> tuple[aiohttp.ClientResponse, int]:
+        headers = {"Range": f"bytes={start}-{stop - 1}"}
+        condition = self._version.if_range()
+        if condition is not None:
+            headers["If-Range"] = condition
+        trail = self._trail
+        response = await self._client.ask(trail, headers)
+        if response.status in STALE_ROUTE and (len(trail) > 1 or response.status in range(300, 400)):
+            response.close()
+            await self._look_again(trail)
+            response = await self._client.ask(self._trail, headers)
+        try:
+            return response, part_end(self._client.answer(response), start=start, end=stop, known=self._version)
+        except BaseException:
+            response.close()
+            raise
+
+    async def _look_again(self, stale: tuple[str, ...]) -> None:
+        """Find the object from its first URL: a signed URL expired or a mirror moved. Only the very same version will do."""
+        async with self._looking:
+            if self._trail is not stale:
+                return  # another fetch found it meanwhile
+            response, trail = await self._client.follow(self._url, {"Range": "bytes=0-0"})
+            try:
+                answer = self._client.answer(response)
+                found = opening(answer, asked=1)
+                now = version(answer, found.length)
+            finally:
+                response.close()
+            if not found.ranges:
+                raise Interrupted("ranges are no longer served")
+            if not self._version.proves(now):
+                raise Failure(
+                    "source-changed",
+                    "the first URL now leads elsewhere, and nothing proves it to be the same object",
+                    url=self._facts.url,
+                    now_at=redact(trail[-1]),
+                    before=self._version.validators(),
+                    now=now.validators(),
+                )
+            self._trail = trail
+
+    async def _whole(self) -> AsyncGenerator[bytes, None]:
+        """Read the object from its first byte, on the probe's own answer the first time."""
+        kept, self._rest = self._rest, None
+        if kept is not None:
+            assert kept.rest is not None
+            response, early = kept.rest, [kept.head, kept.surplus]
+        elif self._version.length is not None and len(self._head) == self._version.length:
+            if self._head:
+                yield self._head
+            return
+        else:
+            response, early = await self._ask_whole(), []
+        got = 0
+        try:
+            for piece in early:
+                got += len(piece)
+                if piece:
+                    yield piece
+            connection = response.connection
+            protocol = connection.protocol if connection is not None else None
+            while piece := await self._client.read(response):
+                got += len(piece)
+                yield piece
+            # Without a length only the end of the connection ends the body, and a reset is no such end.
+            if protocol is not None and isinstance(protocol.exception(), ConnectionResetError | aiohttp.ClientOSError):
+                raise Interrupted("connection lost")
+        finally:
+            response.close()
+        if self._version.length is not None and got != self._version.length:
+            raise Interrupted("the answer ended early")
+
+    async def _ask_whole(self) -> aiohttp.ClientResponse:
+        response, trail = await self._client.follow(self._url, {})
+        try:
+            same_whole(self._client.answer(response), self._version)
+        except BaseException:
+            response.close()
+            raise
+        self._trail = trail
+        return response
+
+    async def _lengthen_head(self) -> None:
+        """Ask for more where a server gave less than the least head, as some cap the size of a range."""
+        length, tries = self._version.length, self._client.policy.probe_tries
+        while self._facts.ranges and length is not None and len(self._head) < min(LEAST_HEAD, length):
+            before = len(self._head)
+            try:
+                async for piece in self.fetch(before, min(LEAST_HEAD, length)):
+                    self._head += piece
+            except Interrupted as error:
+                tries -= len(self._head) == before
+                if tries <= 0:
+                    raise _lasting(error, self._facts.url) from error
+                await asyncio.sleep(0 if len(self._head) > before else self._client.policy.pause(1, error.retry_after))
+
+    async def settle(self) -> None:
+        """Compare the head once more where the server gives no validator; else every answer was checked already."""
+        if self._version.validators() or not self._facts.ranges or not self._head:
+            return
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                place = 0
+                async with aclosing(self._part(0, len(self._head))) as pieces:
+                    async for piece in pieces:
+                        if piece != self._head[place : place + len(piece)]:
+                            raise Failure(
+                                "source-changed", "the object's first bytes changed while it was read", url=self._facts.url
+                            )
+                        place += len(piece)
+                return
+            except Interrupted as error:
+                if attempt >= self._client.policy.probe_tries:
+                    raise _lasting(error, self._facts.url) from error
+                await asyncio.sleep(self._client.policy.pause(attempt, error.retry_after))
+
+    async def close(self) -> None:
+        """Close every connection; more than once does no harm."""
+        if self._rest is not None and self._rest.rest is not None:
+            self._rest.rest.close()
+            self._rest = None
+        await self._client.close()
+
+
+def _lasting(error: Interrupted, url: str) -> Failure:
+    return error.failure if isinstance(error, Broken) else Failure("protocol", error.reason, url=url)
+
+
+def _facts(client: Client, url: str, probed: Probed, access: Access) -> SourceFacts:
+    notes = []
+    if len(probed.trail) > 1:
+        notes.append(f"served by {redact(probed.trail[-1])} after {len(probed.trail) - 1} redirect(s)")
+    hosts = sorted(origin(one).host for one in probed.trail if origin(one).host in client.proxied)
+    notes.extend(f"the address of {host} was not checked: it was asked through a proxy" for host in dict.fromkeys(hosts))
+    if access.insecure and any(one.startswith("https:") for one in probed.trail):
+        notes.append("the server's certificate was not verified (--insecure)")
+    if probed.why_sequential:
+        notes.append(f"read over one connection: {probed.why_sequential}")
+    if not probed.version.validators():
+        notes.append("the server gives neither ETag nor Last-Modified: a change of the object may go unnoticed")
+    return SourceFacts(
+        url=redact(url),
+        name=object_name(url),
+        length=probed.version.length,
+        ranges=probed.ranges,
+        validators=probed.version.validators(),
+        content_type=probed.content_type[:200],
+        notes=tuple(notes),
+    )
