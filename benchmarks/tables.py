@@ -157,7 +157,8 @@ def markdown(results: Sequence[Result], about: dict[str, object]) -> str:
     bars = [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
     machine = "\n".join(f"- {key}: {value}" for key, value in about.items())
     return (
-        "# Benchmarks\n\nWritten by benchmarks/run.py --write-docs; benchmarks/README.md tells the method and what not to claim.\n"
+        "# Benchmarks\n\n"
+        "Written by benchmarks/run.py --write-docs; benchmarks/README.md tells the method and what not to claim.\n"
         "Sizes in MiB; * marks the peer that counts, asides do not.\n\n" + "\n".join(bars) + f"\n\n{machine}\n"
     )
 
