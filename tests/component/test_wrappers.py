@@ -1,152 +1,20 @@
 """The wrappers' decoders against objects made by the real tools: whole, cut, joined, damaged, too demanding."""
 
-import dataclasses
 import random
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle
 from pathlib import Path
 
 import pytest
+from wrapped import BIG, CASES, CHECKED, EXECUTABLE, MIB, OTHER, SMALL, Pieces, blocks_of, decode, drain, made, outcome, tool
 
 from importer.api.failure import Failure
 from importer.disk import xz_index
 from importer.disk.image import Wrapper
-from importer.disk.reads import over
-from importer.disk.wrappers import decode_block, decode_head, decoded_size_hint, open_decoder
+from importer.disk.wrappers import decode_head, decoded_size_hint, open_decoder
 
-MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
-SKIPPABLE = b"\x50\x2a\x4d\x18" + (9).to_bytes(4, "little") + b"skip this"
-EXECUTABLE = Path(sys.executable).read_bytes()
-
-
-def payload(size: int) -> bytes:
-    """Return bytes like a disk's: code, holes, noise, and an end that the last block cannot compress."""
-    part = size // 4
-    noise = random.Random(7).randbytes(part)
-    code = (EXECUTABLE * (1 + part // len(EXECUTABLE)))[:part]
-    return code + bytes(part) + noise + code[: part // 2] + noise[: size - 3 * part - part // 2]
-
-
-BIG = payload(5 * MIB + 11)
-SMALL = payload(400_000)
-OTHER = bytes(range(256)) * 40
-
-
-def tool(command: str, data: bytes) -> bytes:
-    return subprocess.run(command.split(), input=data, capture_output=True, check=True, timeout=60).stdout
-
-
-@dataclasses.dataclass(frozen=True)
-class Made:
-    """An object made of members, each with what it decodes to; cut between two of them it is whole."""
-
-    wrapper: Wrapper
-    members: tuple[tuple[bytes, bytes], ...]
-
-    @property
-    def data(self) -> bytes:
-        return b"".join(data for data, _ in self.members)
-
-    @property
-    def text(self) -> bytes:
-        return b"".join(text for _, text in self.members)
-
-    def whole_at(self) -> dict[int, bytes]:
-        ends, place, text = {}, 0, b""
-        for data, decoded in self.members:
-            place, text = place + len(data), text + decoded
-            ends[place] = text
-        return ends
-
-
-CASES: dict[str, Callable[[bytes], Made]] = {}
-
-
-def case(name: str, wrapper: Wrapper, *commands: str | bytes) -> None:
-    """Note an object whose members are made by commands from the payload (every second one from OTHER), or given as bytes."""
-
-    def make(text: bytes) -> Made:
-        texts = cycle((text, OTHER))
-        members = [(one, b"") if isinstance(one, bytes) else (tool(one, data := next(texts)), data) for one in commands]
-        return Made(wrapper, tuple(members))
-
-    CASES[name] = make
-
-
-case("gzip", Wrapper.GZIP, "gzip -c")
-case("gzip best", Wrapper.GZIP, "gzip -9nc")
-case("pigz", Wrapper.GZIP, "pigz -p 2 -c")
-case("gzip members", Wrapper.GZIP, "gzip -1c", "pigz -c", "gzip -c")
-case("xz", Wrapper.XZ, "xz -1 -T1 -c")
-case("xz blocks", Wrapper.XZ, "xz -1 -T2 --block-size=1MiB -c")
-case("xz small blocks", Wrapper.XZ, "xz -0 -T2 --block-size=64KiB -C sha256 -c")
-case("xz streams", Wrapper.XZ, "xz -0 -c", bytes(8), "xz -0 -C crc32 -c", "xz -0 -C none -c", bytes(4))
-case("zstd", Wrapper.ZSTD, "zstd -q -c")
-case("zstd best", Wrapper.ZSTD, "zstd -q -19 -c")
-case("zstd unchecked", Wrapper.ZSTD, "zstd -q --no-check -c")
-case("zstd long", Wrapper.ZSTD, "zstd -q --long=27 -c")
-case("zstd frames", Wrapper.ZSTD, SKIPPABLE, "zstd -q -1 -c", SKIPPABLE, "zstd -q --no-check -c", "zstd -q -c", SKIPPABLE)
-CASES["zstd sized"] = lambda text: Made(Wrapper.ZSTD, ((tool(f"zstd -q --stream-size={len(text)} -c", text), text),))
-CASES["zstd and nothing"] = lambda text: Made(
-    Wrapper.ZSTD, ((tool("zstd -q -c", b""), b""), (tool("zstd -q -c", text), text), (tool("zstd -q -c", b""), b""))
-)
-CASES["gzip and nothing"] = lambda text: Made(
-    Wrapper.GZIP, ((tool("gzip -c", b""), b""), (tool("gzip -c", text), text), (tool("gzip -c", b""), b""))
-)
-CASES["xz and nothing"] = lambda text: Made(
-    Wrapper.XZ, ((tool("xz -c", b""), b""), (tool("xz -0c", text), text), (tool("xz -c", b""), b""))
-)
-CHECKED = [name for name in CASES if name not in {"zstd unchecked", "zstd frames", "xz streams"}]
-MEMO: dict[tuple[str, int], Made] = {}
-
-
-def made(name: str, text: bytes) -> Made:
-    key = name, len(text)
-    if key not in MEMO:
-        MEMO[key] = CASES[name](text)
-    return MEMO[key]
-
-
-class Pieces:
-    """A feed of bytes in memory, in pieces whose sizes come from `size`."""
-
-    def __init__(self, data: bytes, size: Callable[[], int] = lambda: 1 << 30) -> None:
-        self.data = data
-        self.at = 0
-        self.size = size
-
-    def read(self, size: int, /) -> bytes:
-        part = self.data[self.at : self.at + min(size, self.size())]
-        self.at += len(part)
-        return part
-
-
-def drain(decoder, size: int = MIB) -> bytes:
-    """Read a decoder to its verified end through one buffer of `size` bytes."""
-    buffer, out = memoryview(bytearray(size)), bytearray()
-    while True:
-        got = decoder.readinto(buffer)
-        out += buffer[:got]
-        if got < size:
-            assert decoder.readinto(buffer) == 0
-            return bytes(out)
-
-
-def decode(wrapper: Wrapper, data: bytes, memory: int = 256 * MIB) -> bytes:
-    return drain(open_decoder(wrapper, Pieces(data), memory=memory))
-
-
-def outcome(call: Callable[[], bytes]) -> str | bytes:
-    """Return what was decoded, or the code of the Failure instead."""
-    try:
-        return call()
-    except Failure as failure:
-        return failure.code
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -260,10 +128,6 @@ def test_a_window_beyond_the_limit_is_refused_before_decoding(wrapper, command, 
     assert outcome(lambda: decode(wrapper, later, memory=8 * MIB)) == "decoder-memory"
 
 
-def blocks_of(data: bytes) -> tuple[xz_index.XzBlock, ...]:
-    return over(data, xz_index.read_index(len(data)))
-
-
 def join(*streams: bytes) -> bytes:
     """Make one xz stream out of streams of one block each."""
     parts, numbers = [], [len(streams)]
@@ -310,58 +174,6 @@ def test_what_the_feed_raises_comes_out_as_it_is(wrapper):
     whole = made(wrapper.value, SMALL)
     with pytest.raises(Cancelled):
         drain(open_decoder(wrapper, Breaking(whole.data, lambda: 5000), memory=256 * MIB), 1000)
-
-
-@pytest.mark.parametrize("name", ["xz", "xz blocks", "xz small blocks", "xz streams"])
-def test_blocks_decoded_side_by_side_make_the_whole(name):
-    whole = made(name, BIG)
-    out = memoryview(bytearray(len(whole.text) + 1))
-
-    def put(block: xz_index.XzBlock) -> None:
-        feed = Pieces(whole.data[block.start : block.end], lambda: 100_000)
-        place, size = block.uncompressed_offset, block.uncompressed_size
-        decoder = decode_block(block, feed, memory=8 * MIB)
-        assert decoder.readinto(out[place : place + size]) == size
-        assert decoder.readinto(memoryview(bytearray(1))) == 0
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(put, blocks_of(whole.data)))
-    assert out[:-1] == whole.text
-
-
-def test_a_block_that_is_not_what_the_index_says_is_refused():
-    whole = made("xz small blocks", SMALL)
-    blocks = blocks_of(whole.data)
-    block, after = blocks[1], blocks[2]
-
-    def end(block: xz_index.XzBlock, data: bytes | None = None, memory: int = 8 * MIB) -> str | bytes:
-        data = whole.data[block.start : block.end] if data is None else data
-        return outcome(lambda: drain(decode_block(block, Pieces(data), memory=memory)))
-
-    data = whole.data[block.start : block.end]
-    assert end(block) == whole.text[1 << 16 : 2 << 16]
-    for change in ({"uncompressed_size": 65535}, {"uncompressed_size": 65537}, {"uncompressed_size": 0}):
-        assert end(dataclasses.replace(block, **change)) == "corrupt"
-    assert end(dataclasses.replace(block, unpadded_size=block.unpadded_size - 4)) == "corrupt"
-    assert end(dataclasses.replace(block, check=1)) == "corrupt"
-    assert end(dataclasses.replace(block, end=after.end, uncompressed_size=2 << 16)) == "corrupt"
-    for cut in (0, 1, 11, 12, 500, len(data) - 1):
-        assert end(block, data[:cut]) in {"truncated", "corrupt"}
-    assert end(block, memory=1 << 16) == "decoder-memory"
-    for place in (*range(24), 400, 9000, *range(len(data) - 36, len(data))):
-        bad = bytearray(data)
-        bad[place] ^= 1
-        assert end(block, bytes(bad)) in {"corrupt", "unsupported", "decoder-memory", "truncated"}
-
-
-def test_a_whole_stream_in_the_place_of_a_block_is_corrupt():
-    inner = tool("xz -0 -c", OTHER)
-    (block,) = blocks_of(inner)
-    region = inner[block.start :] + xz_index.stream_header(4) + inner[block.start : block.end]
-    posing = dataclasses.replace(block, end=block.start + len(region), unpadded_size=len(region))
-    for size in (len(OTHER), 2 * len(OTHER)):
-        claim = dataclasses.replace(posing, uncompressed_size=size)
-        assert outcome(lambda claim=claim: drain(decode_block(claim, Pieces(region), memory=8 * MIB))) == "corrupt"
 
 
 @pytest.mark.parametrize("name", CASES)
