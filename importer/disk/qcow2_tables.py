@@ -173,7 +173,8 @@ def _judge_compressed(packed: list[int], layout: Layout, extents: Extents) -> No
     mask, sectors = (1 << shift) - 1, (1 << 62 - shift) - 1
     cluster, densest, length, add = layout.cluster, layout.densest, extents.length, extents.add_compressed
     if len({entry & mask for entry in packed}) != len(packed):
-        raise Failure("bomb", "two places of the disk share the same compressed bytes of the image")
+        first = packed[0] & mask
+        raise Failure("bomb", "two places of the disk share the same compressed bytes of the image", table_begins_at=first)
     for entry in packed:
         host = entry & mask
         size = ((entry >> shift & sectors) + 1) * SECTOR - (host & SECTOR - 1)
