@@ -1,0 +1,123 @@
+"""An answer before the first byte: what a source is, whether it fits, what is dangerous in it.
+
+Reads the head, the tail and named metadata only: at most 4 MiB in at most 8 requests.
+"""
+
+import os
+
+from importer.api.failure import Failure
+from importer.api.report import Inspection
+from importer.api.request import ImportRequest
+from importer.disk.extents import Extents
+from importer.disk.target import Target
+from importer.pipeline.judge import Found, Judge, OutOfReach
+from importer.pipeline.pinned import Pinned
+from importer.pipeline.room import Room
+from importer.pipeline.run import policy_of
+from importer.pipeline.shelf import PIECE
+from importer.sources import schemes
+from importer.sources.protocol import Source
+
+BUDGET = 4 << 20
+REQUESTS = 8
+UNKNOWN = "unknown until decoded"
+
+
+async def inspect(request: ImportRequest, target: str | None) -> Inspection:
+    """Inspect `request.source`, and whether it fits at `target` if given. Raises Failure only if the source cannot be read."""
+    source = await schemes.open_source(request.source, request.access)
+    try:
+        judge = Judge(
+            source,
+            Pinned(piece=PIECE),
+            policy=policy_of(os.environ),
+            connections=1,
+            requests=REQUESTS - 1,
+            budget=BUDGET,
+        )
+        found, extents, dangers, warnings = await _judged(judge, request)
+        fits = "not asked" if target is None else _fits(request, target, found, extents, dangers, warnings)
+        return _page(source, judge, found, extents, fits, dangers, warnings)
+    finally:
+        await source.close()
+
+
+async def _judged(judge: Judge, request: ImportRequest) -> tuple[Found | None, Extents | None, list[Failure], list[str]]:
+    warnings = []
+    try:
+        found = await judge.find(request)
+    except Failure as failure:
+        return None, None, [failure], []
+    extents = None
+    if found.image is None and found.wrapper is None:
+        warnings.append("the headers are out of reach: the server serves no ranges")
+    elif found.image is not None and found.wrapper is None:
+        try:
+            extents = await judge.walk(found.image)
+        except OutOfReach:
+            warnings.append("the mapping tables were not read: an import judges them before it writes")
+        except Failure as failure:
+            return found, None, [failure], warnings
+    return found, extents, [], warnings
+
+
+def _fits(
+    request: ImportRequest, target: str, found: Found | None, extents: Extents | None, dangers: list[Failure], warnings: list[str]
+) -> str:
+    try:
+        Target.check(target, force=request.force)
+        virtual = _virtual(found)
+        if virtual is None:
+            return UNKNOWN
+        room = Room.at(target, request.reserve)
+        needed = extents.data_bytes if extents else 0
+        warnings.extend(room.judge(needed=needed, virtual_size=max(virtual, request.size or 0), preallocate=request.preallocate))
+    except Failure as failure:
+        dangers.append(failure)
+        return f"no: {failure.cause}"
+    return "yes, as long as its zeroes stay unwritten" if warnings and virtual > room.free else "yes"
+
+
+def _virtual(found: Found | None) -> int | None:
+    if found is None:
+        return None
+    return found.image.virtual_size if found.image else found.decoded_size
+
+
+def _page(
+    source: Source,
+    judge: Judge,
+    found: Found | None,
+    extents: Extents | None,
+    fits: str,
+    dangers: list[Failure],
+    warnings: list[str],
+) -> Inspection:
+    facts, image = source.facts, found.image if found else None
+    server = {"ranges": "yes" if facts.ranges else "no", **facts.validators}
+    if facts.content_type:
+        server["content-type"] = facts.content_type
+    notes = dict(image.notes) if image else {}
+    if image and image.subformat:
+        notes["subformat"] = image.subformat
+    if found and found.blocks:
+        notes["xz blocks"] = str(len(found.blocks))
+    compressed = image.compressed if image else None
+    if extents is not None:
+        compressed = bool(compressed) or extents.compressed_clusters > 0
+        notes["data"] = str(extents.data_bytes)
+    return Inspection(
+        source=facts.url,
+        length=facts.length,
+        format=found.format.value if found else "refused",
+        wrapper=found.wrapper.value if found and found.wrapper else None,
+        virtual_size=_virtual(found),
+        compressed=compressed,
+        server=server,
+        image=notes,
+        fits=fits,
+        dangers=tuple(danger.as_json() for danger in dangers),
+        warnings=(*facts.notes, *warnings),
+        bytes_read=judge.bytes_read,
+        requests=judge.requests + 1,
+    )

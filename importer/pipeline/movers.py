@@ -1,0 +1,225 @@
+"""Moves raw bytes: pieces to a sink as they are, and pieces through a decoder to a sink."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
+from typing import Any, Protocol
+
+from importer.disk import wrappers, xz_index
+from importer.disk.image import Wrapper
+from importer.pipeline.digest import Digests
+from importer.pipeline.feed import Feed
+from importer.pipeline.meter import Meter
+from importer.pipeline.shelf import Piece
+from importer.pipeline.writer import Writer
+
+THREADS = 2
+BUFFER = 1 << 20
+
+
+class Pieces(Protocol):
+    """Pieces handed on: in_order.InOrder and sequential.Sequential."""
+
+    async def next(self) -> Piece | None:
+        """Return the next piece, None at the end."""
+        ...
+
+    def release(self, piece: Piece) -> None:
+        """Give it back."""
+        ...
+
+
+class Cap(Protocol):
+    """Is told how many bytes were decoded in all, and raises Failure when that is too much."""
+
+    def __call__(self, total: int, /) -> None:
+        """Judge `total`."""
+        ...
+
+
+async def copy(pieces: Pieces, writer: Writer, digests: Digests, meter: Meter, *, until: int | None, cap: Cap) -> int:
+    """Write every piece where it belongs, up to byte `until` of the object; return the object's length."""
+    loop = asyncio.get_running_loop()
+    slots = asyncio.Semaphore(2 * THREADS)
+    total = 0
+    with ThreadPoolExecutor(THREADS, "write") as pool:
+        async with asyncio.TaskGroup() as group:
+
+            async def handle(piece: Piece) -> None:
+                try:
+                    view = piece.view if until is None else piece.view[: max(0, until - piece.start)]
+                    written = loop.run_in_executor(pool, writer.write, piece.start, view)
+                    await asyncio.gather(written, digests.update(piece.view))
+                finally:
+                    pieces.release(piece)
+                    slots.release()
+
+            while (piece := await pieces.next()) is not None:
+                total += len(piece.view)
+                meter.decoded += len(piece.view)
+                cap(total)
+                await slots.acquire()
+                group.create_task(handle(piece))
+    return total
+
+
+async def decode(
+    pieces: Pieces, wrapper: Wrapper, writer: Writer, digests: Digests, meter: Meter, *, memory: int, cap: Cap
+) -> int:
+    """Decode one stream in order into the writer; return how many bytes it held. Raises Failure and stops reading."""
+    feed = Feed()
+    total = 0
+
+    def work() -> None:
+        nonlocal total
+        total = _drain(wrappers.open_decoder(wrapper, feed, memory=memory), feed, writer, meter, 0, cap)
+
+    await _beside(work, _pump(pieces, digests, lambda piece, done: feed.push(piece.view, done), feed.close), feed.fail)
+    return total
+
+
+async def decode_blocks(
+    pieces: Pieces, blocks: tuple[xz_index.XzBlock, ...], writer: Writer, digests: Digests, meter: Meter, *, memory: int
+) -> int:
+    """Decode independent xz blocks, as many at once as there are threads; each knows where its bytes belong."""
+    feeds = [Feed() for _ in blocks]
+    deal = _Deal(blocks, feeds)
+    loop = asyncio.get_running_loop()
+
+    def one(index: int) -> None:
+        block = blocks[index]
+        _drain(
+            wrappers.decode_block(block, feeds[index], memory=memory),
+            feeds[index],
+            writer,
+            meter,
+            block.uncompressed_offset,
+            _no_cap,
+        )
+        while feeds[index].read(BUFFER):
+            pass  # padding: unread bytes would keep their buffers
+
+    def fail(error: BaseException) -> None:
+        for feed in feeds:
+            feed.fail(error)
+
+    with ThreadPoolExecutor(THREADS, "decode") as pool:
+        works = [loop.run_in_executor(pool, one, index) for index in range(len(blocks))]
+        pump = asyncio.ensure_future(_pump(pieces, digests, deal.piece, deal.close))
+        try:
+            await _all_or_first(pump, *works)
+        except BaseException as error:
+            fail(error)
+            pump.cancel()
+            for work in works:
+                work.cancel()
+            await asyncio.gather(pump, *works, return_exceptions=True)
+            raise
+    return sum(block.uncompressed_size for block in blocks)
+
+
+class _Deal:
+    """Deals pieces of the object out to the blocks that lie in them."""
+
+    def __init__(self, blocks: tuple[xz_index.XzBlock, ...], feeds: list[Feed]) -> None:
+        self._blocks = blocks
+        self._feeds = feeds
+        self._first = 0
+
+    def piece(self, piece: Piece, done: Callable[[], None]) -> None:
+        start, end = piece.start, piece.start + len(piece.view)
+        shares: list[tuple[int, memoryview]] = []
+        index = self._first
+        while index < len(self._blocks) and self._blocks[index].start < end:
+            block = self._blocks[index]
+            view = piece.view[max(0, block.start - start) : min(block.end, end) - start]
+            shares.append((index, view))
+            index += 1
+        left = [len(shares)]
+        lock = threading.Lock()
+
+        def share_done() -> None:
+            with lock:
+                left[0] -= 1
+                last = not left[0]
+            if last:
+                done()
+
+        for index, view in shares:
+            self._feeds[index].push(view, share_done)
+            if self._blocks[index].end <= end:
+                self._feeds[index].close()
+                self._first = index + 1
+        if not shares:
+            done()
+
+    def close(self) -> None:
+        for feed in self._feeds:
+            feed.close()
+
+
+def _no_cap(_total: int, /) -> None:
+    """The index said how much there is, and the decoder holds it to that."""
+
+
+def _drain(decoder: wrappers.Decoder, feed: Feed, writer: Writer, meter: Meter, offset: int, cap: Cap) -> int:
+    """Decode to the end and return how many bytes there were, writing in a second thread so that both cores have work."""
+    clock, total = meter.clock("decode"), 0
+    buffers = [memoryview(mmap(-1, BUFFER)) for _ in range(3)]
+    with ThreadPoolExecutor(1, "write") as pool:
+        pending: list[Any] = []
+        turn = 0
+        while True:
+            buffer = buffers[turn % len(buffers)]
+            if len(pending) == len(buffers):
+                with clock.idle():
+                    pending.pop(0).result()
+            with clock.working():
+                count = decoder.readinto(buffer)
+            if count:
+                meter.decoded += count
+                pending.append(pool.submit(writer.write, offset + total, buffer[:count]))
+                total += count
+                cap(total)
+                turn += 1
+            if count < len(buffer):
+                break
+        for write in pending:
+            write.result()
+    clock.busy -= feed.waited
+    clock.waiting += feed.waited
+    return total
+
+
+async def _pump(
+    pieces: Pieces, digests: Digests, push: Callable[[Piece, Callable[[], None]], None], close: Callable[[], None]
+) -> None:
+    """Hand pieces in byte order to threads, hashing each before its buffer can be reused."""
+    loop = asyncio.get_running_loop()
+    while (piece := await pieces.next()) is not None:
+        await digests.update(piece.view)
+        push(piece, lambda piece=piece: loop.call_soon_threadsafe(pieces.release, piece))  # type: ignore[misc]
+    close()
+
+
+async def _beside(work: Callable[[], None], pump: Coroutine[Any, Any, None], fail: Callable[[BaseException], None]) -> None:
+    """Run `work` in a thread and `pump` on the loop; when either fails, end both and raise its error."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work))
+    task = asyncio.ensure_future(pump)
+    try:
+        await _all_or_first(task, thread)
+    except BaseException as error:
+        fail(error)
+        task.cancel()
+        await asyncio.gather(task, thread, return_exceptions=True)
+        raise
+
+
+async def _all_or_first(*awaitables: Awaitable[Any]) -> None:
+    """Wait for all, raising the first error as soon as there is one; cancels nothing itself."""
+    futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)
+    for future in done:
+        future.result()

@@ -1,0 +1,72 @@
+"""What was promised about the bytes: --checksum, or a line of a SHA256SUMS-style file. Parsing is pure; fetching is not."""
+
+import re
+from contextlib import aclosing
+
+from importer.api.failure import Failure
+from importer.api.request import Checksum, ImportRequest
+from importer.sources import schemes
+
+LENGTHS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+LARGEST_FILE = 1 << 20
+_GNU = re.compile(r"\\?([0-9A-Fa-f]{32,128}) [ *](.+)")
+_BSD = re.compile(r"(MD5|SHA1|SHA256|SHA512) \((.+)\) = ([0-9A-Fa-f]{32,128})")
+
+
+def find(text: str, name: str, url: str = "") -> Checksum:
+    """Return the checksum that a SHA256SUMS-style text (GNU or BSD form) has for file `name`.
+
+    Raises Failure("checksum-missing") when no line, or lines that contradict each other, name it.
+    """
+    found = {checksum for line in text.splitlines() if (checksum := _line(line.strip(), name))}
+    strongest = max((len(checksum.hex) for checksum in found), default=0)
+    best = [checksum for checksum in found if len(checksum.hex) == strongest]
+    if len(best) != 1:
+        cause = (
+            "the checksum file names this image with different digests" if best else "the checksum file does not name this image"
+        )
+        raise Failure("checksum-missing", cause, file=url, name=name)
+    return best[0]
+
+
+def _line(line: str, name: str) -> Checksum | None:
+    if match := _BSD.fullmatch(line):
+        algorithm, path, digest = match[1].lower(), match[2], match[3]
+    elif match := _GNU.fullmatch(line):
+        digest, path = match[1], match[2]
+        algorithm = {size: algorithm for algorithm, size in LENGTHS.items()}.get(len(digest), "")
+    else:
+        return None
+    if path.removeprefix("./").rsplit("/", 1)[-1] != name or len(digest) != LENGTHS.get(algorithm):
+        return None
+    return Checksum(algorithm=algorithm, hex=digest.lower())
+
+
+async def gather(request: ImportRequest, name: str) -> tuple[tuple[Checksum, str], ...]:
+    """Return every promise with where it comes from. Raises Failure."""
+    promises = [(request.checksum, "--checksum")] if request.checksum else []
+    if request.checksum_url:
+        promises.append((find(await _text(request), name, request.checksum_url), "--checksum-url"))
+    return tuple(promises)
+
+
+async def _text(request: ImportRequest) -> str:
+    assert request.checksum_url is not None
+    source = await schemes.open_source(request.checksum_url, request.access)
+    try:
+        data = source.head
+        if source.facts.length is None or source.facts.length > len(data):
+            data = b""
+            async with aclosing(source.fetch(0, None)) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    data += chunk
+                    if len(data) > LARGEST_FILE:
+                        raise Failure(
+                            "checksum-missing",
+                            "the checksum file is too large to be one",
+                            file=source.facts.url,
+                            limit=LARGEST_FILE,
+                        )
+        return data.decode("utf-8", "replace")
+    finally:
+        await source.close()

@@ -1,0 +1,202 @@
+"""The pipeline: from a request to a published disk and its receipt. What every front door calls."""
+
+import asyncio
+import os
+import platform
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from importer.api.failure import Failure
+from importer.api.report import Receipt, Reporter
+from importer.api.request import Checksum, ImportRequest
+from importer.disk import qemu_img
+from importer.disk.extents import Extents
+from importer.disk.target import Target
+from importer.pipeline import promises, route, ways
+from importer.pipeline.digest import Digests
+from importer.pipeline.fetcher import leaf_of
+from importer.pipeline.judge import Found, Judge, OutOfReach
+from importer.pipeline.meter import Meter
+from importer.pipeline.patience import Policy
+from importer.pipeline.pinned import Pinned
+from importer.pipeline.room import Room
+from importer.pipeline.shelf import PIECE
+from importer.sources import schemes
+from importer.sources.protocol import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """An image that may be imported, as far as its headers and tables show."""
+
+    found: Found
+    extents: Extents | None
+    route: route.Route
+
+
+async def run(request: ImportRequest, reporter: Reporter, policy: Policy | None = None) -> Receipt:
+    """Import one disk. Raises Failure; then, and when cancelled, neither a target nor a leftover remains."""
+    try:
+        return await _run(request, Meter(reporter=reporter), policy or policy_of(os.environ))
+    except BaseExceptionGroup as group:
+        raise leaf_of(group) from None
+    except OSError as error:
+        raise Failure("io", f"{error.strerror or error}", path=error.filename or "unknown", errno=error.errno) from error
+
+
+def policy_of(environ: Mapping[str, str]) -> Policy:
+    """Return the policy with what SLIPSTREAM_STALL_SECONDS and SLIPSTREAM_GIVE_UP_SECONDS change, for tests and odd networks."""
+    default = Policy()
+    return Policy(
+        stall_seconds=float(environ.get("SLIPSTREAM_STALL_SECONDS", default.stall_seconds)),
+        give_up_seconds=float(environ.get("SLIPSTREAM_GIVE_UP_SECONDS", default.give_up_seconds)),
+    )
+
+
+async def _run(request: ImportRequest, meter: Meter, policy: Policy) -> Receipt:
+    meter.enter("probing")
+    Target.check(request.target, force=request.force)
+    source = await schemes.open_source(request.source, request.access)
+    try:
+        for note in source.facts.notes:
+            meter.note(note)
+        pinned = Pinned(piece=PIECE)
+        meter.enter("judging")
+        judged = await judge(request, source, pinned, meter, policy)
+        made = await promises.gather(request, source.facts.name)
+        digests = Digests({promise.algorithm for promise, _ in made} | ({request.digest} if request.digest else set()), meter)
+        try:
+            return await _land(request, source, judged, pinned, digests, made, meter, policy)
+        finally:
+            digests.close()
+    finally:
+        await source.close()
+
+
+async def judge(request: ImportRequest, source: Source, pinned: Pinned, meter: Meter, policy: Policy) -> Judged:
+    """Recognise and judge the object before anything is opened for writing. Raises Failure."""
+    reader = Judge(source, pinned, policy=policy, connections=request.access.connections)
+    try:
+        found = await reader.find(request)
+        local = hasattr(source, "descriptor")
+        extents = None
+        if found.image is not None and found.wrapper is None:
+            try:
+                extents = await reader.walk(found.image)
+            except OutOfReach:
+                extents = None
+    finally:
+        meter.fetched += reader.bytes_read
+    _check_size(request, found)
+    return Judged(
+        found=found,
+        extents=extents,
+        route=route.choose(
+            format=found.format,
+            raw=found.format == "raw" or (found.image is not None and found.image.raw_span is not None),
+            wrapper=found.wrapper,
+            ranges=source.facts.ranges,
+            length=source.facts.length,
+            in_order=extents is None or extents.in_order,
+            local=local and not (request.digest or request.checksum or request.checksum_url),
+            blocks=len(found.blocks),
+        ),
+    )
+
+
+def _check_size(request: ImportRequest, found: Found) -> None:
+    virtual = found.image.virtual_size if found.image else found.decoded_size
+    if request.size is not None and virtual is not None and request.size < virtual:
+        raise Failure("shrink", "--size is smaller than the disk in the image", size=request.size, virtual_size=virtual)
+
+
+async def _land(
+    request: ImportRequest, source: Source, judged: Judged, pinned: Pinned, digests: Digests,
+    made: tuple[tuple[Checksum, str], ...], meter: Meter, policy: Policy,
+) -> Receipt:  # fmt: skip
+    target = await asyncio.to_thread(Target.open, request.target, force=request.force)
+    try:
+        room = Room.of(target, request.reserve)
+        found = judged.found
+        virtual = found.image.virtual_size if found.image else found.decoded_size
+        lower = judged.extents.data_bytes if judged.extents else 0
+        for warning in room.judge(
+            needed=lower, virtual_size=max(virtual or 0, request.size or 0) or None, preallocate=request.preallocate
+        ):
+            meter.note(warning)
+        trip = ways.Trip(
+            request=request, source=source, found=found, extents=judged.extents, route=judged.route, target=target,
+            guard=room.guard(target.fd), pinned=pinned, digests=digests, meter=meter, policy=policy,
+        )  # fmt: skip
+        landed = await ways.walk(trip)
+        await source.settle()
+        verified = tuple(digests.verify(promise, origin) for promise, origin in made)
+        size = await _grow(request, target, landed.virtual_size)
+        meter.enter("syncing")
+        with meter.clock("sync").working():
+            await asyncio.to_thread(target.sync)
+        allocated = target.allocated()
+        meter.enter("publishing")
+        path = await asyncio.to_thread(target.publish)
+        return await _receipt(
+            request, source, judged, landed, digests, verified, meter, path=path, size=size, allocated=allocated
+        )
+    finally:
+        await asyncio.to_thread(target.discard)
+
+
+async def _grow(request: ImportRequest, target: Target, virtual: int) -> int:
+    if request.size is None:
+        return virtual
+    if request.size < virtual:
+        raise Failure("shrink", "--size is smaller than the disk in the image", size=request.size, virtual_size=virtual)
+    await asyncio.to_thread(target.size_to, request.size, request.preallocate)
+    return request.size
+
+
+async def _receipt(
+    request: ImportRequest, source: Source, judged: Judged, landed: ways.Landed, digests: Digests, verified: tuple[str, ...],
+    meter: Meter, *, path: str, size: int, allocated: int,
+) -> Receipt:  # fmt: skip
+    ran_tool = landed.sandbox != ways.NO_TOOL
+    return Receipt(
+        source=source.facts.url,
+        validators=source.facts.validators,
+        digests=digests.results(),
+        verified=verified,
+        target=path,
+        format=landed.format.value,
+        wrapper=judged.found.wrapper.value if judged.found.wrapper else None,
+        route=f"{judged.route.way}: {judged.route.reason}",
+        virtual_size=size,
+        allocated_size=allocated,
+        source_length=source.facts.length,
+        bytes_fetched=meter.fetched,
+        bytes_decoded=meter.decoded,
+        bytes_written=allocated if ran_tool else meter.written,
+        bytes_zero=max(0, size - allocated) if ran_tool else meter.zeroes,
+        bytes_spilled=meter.spilled,
+        seconds=round(meter.seconds, 3),
+        stages=meter.stages(),
+        limiting_stage=meter.limiting(),
+        retries=meter.retries,
+        connections=meter.most_connections,
+        peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        sandbox=landed.sandbox,
+        versions=await _versions(ran_tool),
+        notes=tuple(meter.notes),
+    )
+
+
+async def _versions(ran_tool: bool) -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("slipstream", "aiohttp", "isal", "zstandard"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    if ran_tool:
+        versions["qemu-img"] = await qemu_img.version()
+    return versions
