@@ -117,7 +117,9 @@ def _parse(head: bytes, length: int) -> Header:
         raise Failure("truncated", "the qcow2 header is cut", needed_length=HEADER_V2, length=length)
     version, *fields = struct.unpack_from(">IQIIQIIQQIIQ", head, 4)
     values: dict[str, int] = dict(zip(FIELDS, fields, strict=True))
-    if head[:4] != b"QFI\xfb" or version not in (2, 3):
+    if head[:4] != b"QFI\xfb":
+        raise Failure("corrupt", "there is no qcow2 header", first_bytes=head[:16].hex(" "))
+    if version not in (2, 3):
         raise Failure("unsupported", "not a qcow2 image of version 2 or 3", field="version", value=version)
     if not MIN_CLUSTER_BITS <= values["cluster_bits"] <= MAX_CLUSTER_BITS:
         _unsafe("absurd cluster size", "cluster_bits", values["cluster_bits"])

@@ -132,6 +132,12 @@ def test_the_size_limit_says_both_numbers() -> None:
     assert failure.evidence["max_size"] == str(1 << 20)
 
 
+def test_bytes_that_are_no_qcow2_fail_even_if_the_format_is_forced() -> None:
+    with pytest.raises(Failure) as caught:
+        over(bytes(4096), examine(Format.QCOW2, 4096, Limits()))
+    assert caught.value.code == "corrupt"
+
+
 def test_more_table_bytes_than_the_limit_are_refused_before_they_are_read() -> None:
     assert refusal(honest().build(), Limits(table_bytes=CLUSTER)).code == "unsafe"
     judge(honest().build(), Limits(table_bytes=CLUSTER + 8))
