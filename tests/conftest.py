@@ -1,0 +1,63 @@
+"""What every test may use: real servers, real images, one copy of each a session."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from builders import content, images
+from fakes import certificates
+from fakes.webserver import Nginx
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> certificates.Authority:
+    """Certificates that are good, expired, for another host, and signed by nobody."""
+    return certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def nginx(tmp_path_factory: pytest.TempPathFactory, authority: certificates.Authority) -> Iterator[Nginx]:
+    """A real web server; files put into `nginx.folder` are served."""
+    server = Nginx(tmp_path_factory.mktemp("nginx"), authority)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def disk(nginx: Nginx) -> Path:
+    """A raw disk of 64 MiB with a real file system and holes, served as disk.raw."""
+    return content.file_system(nginx.folder / "disk.raw")
+
+
+@pytest.fixture(scope="session")
+def image(nginx: Nginx, request: pytest.FixtureRequest) -> Callable[..., Path]:
+    """Make (once) and return a served image: a name of images.KINDS or images.USED, and perhaps a wrapper."""
+
+    def get(name: str, wrapper: str | None = None) -> Path:
+        path = nginx.folder / f"{name}.image"
+        if not path.exists():
+            if name in images.USED:
+                images.used_in_place(images.USED[name], path)
+            else:
+                images.convert(request.getfixturevalue("disk"), images.KINDS[name], path)
+        if wrapper is None:
+            return path
+        wrapped = nginx.folder / f"{name}.image.{wrapper}"
+        return wrapped if wrapped.exists() else images.wrap(path, wrapper, wrapped)
+
+    return get
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> Path:
+    """An empty directory for targets: what is in it after a failure is a leftover."""
+    folder = tmp_path / "landing"
+    folder.mkdir()
+    return folder
