@@ -139,7 +139,7 @@ class Client:
         host = origin(url).host
         self.proxied.add(host)
         local = host == "localhost" or host.endswith(".localhost")
-        address = literal("127.0.0.1" if local else host)
+        hop.named = address = literal("127.0.0.1" if local else host)
         reason = judge(address, came_from=hop.came_from, allowed=self._guard.allowed) if address is not None else None
         if reason is not None:
             raise Failure("address-refused", reason, address=address, url=redact(url))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 
-from importer.sources.addresses import Kind, Network, classify, judge
+from importer.sources.addresses import Address, Kind, Network, classify, judge
 
 
 class AddressRefused(OSError):
@@ -21,6 +21,8 @@ class Hop:
     """Kind of the first origin's address; None while that one is asked."""
     proxied: bool = False
     """The socket leads to a proxy, which the user chose; the far address is out of sight."""
+    named: Address | None = None
+    """What a proxied URL itself tells of the far address."""
     refused: tuple[str, str] | None = None
     """Address and reason of the last refusal."""
     dialled: list[socket.socket] = field(default_factory=list)
@@ -36,8 +38,10 @@ class Hop:
         return self.last or None
 
     def kind(self) -> Kind | None:
-        """Return the kind of the address that was connected, None if nothing was dialled or a proxy was."""
-        peer = None if self.proxied else self.peer()
+        """Return the kind of the address that was connected, None if it is out of sight."""
+        if self.proxied:
+            return None if self.named is None else classify(self.named)
+        peer = self.peer()
         return None if peer is None else classify(ip_address(peer))
 
 

@@ -11,7 +11,7 @@ import aiohttp
 
 from importer.api.failure import Failure
 from importer.api.request import Access
-from importer.sources.answers import STALE_ROUTE, Broken, opening, part_end, same_whole, version
+from importer.sources.answers import REDIRECTS, STALE_ROUTE, Answer, Broken, opening, part_end, same_whole, version
 from importer.sources.client import Client, HttpPolicy
 from importer.sources.origin import normalise, object_name, origin, redact
 from importer.sources.probe import LEAST_HEAD, Probed, probe
@@ -31,6 +31,8 @@ class HttpSource:
         self._facts = facts
         self._rest: Probed | None = probed if probed.rest is not None else None
         self._looking = asyncio.Lock()
+        self._condition = probed.version.if_range()
+        """What goes into If-Range, None if nothing can or the server stumbles over it."""
 
     @classmethod
     async def open(cls, url: str, access: Access, policy: HttpPolicy | None = None) -> "HttpSource":
@@ -98,20 +100,29 @@ class HttpSource:
 
     async def _ask_part(self, start: int, stop: int) -> tuple[aiohttp.ClientResponse, int]:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
-        condition = self._version.if_range()
-        if condition is not None:
-            headers["If-Range"] = condition
+        if self._condition is not None:
+            headers["If-Range"] = self._condition
         trail = self._trail
         response = await self._client.ask(trail, headers)
-        if response.status in STALE_ROUTE and (len(trail) > 1 or response.status in range(300, 400)):
+        if response.status in STALE_ROUTE and (len(trail) > 1 or response.status in REDIRECTS):
             response.close()
             await self._look_again(trail)
             response = await self._client.ask(self._trail, headers)
         try:
-            return response, part_end(self._client.answer(response), start=start, end=stop, known=self._version)
+            return response, self._judged(self._client.answer(response), start, stop, "If-Range" in headers)
         except BaseException:
             response.close()
             raise
+
+    def _judged(self, answer: Answer, start: int, stop: int, conditional: bool) -> int:
+        if answer.status == 200:
+            # Some servers answer every If-Range with the whole; from now on each range must show its validator instead.
+            self._condition = None
+        last = part_end(answer, start=start, end=stop, known=self._version)
+        could_be = self._version.if_range() is not None and not conditional
+        if could_be and not self._version.proves(version(answer, self._version.length)):
+            raise Failure("protocol", "a range came without telling of which version it is", url=answer.url)
+        return last
 
     async def _look_again(self, stale: tuple[str, ...]) -> None:
         """Find the object from its first URL: a signed URL expired or a mirror moved. Only the very same version will do."""

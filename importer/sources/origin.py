@@ -60,9 +60,9 @@ def _plain_host(host: str) -> str:
     try:
         plain = host.encode("idna").decode() if not host.isascii() else host
     except UnicodeError:
-        raise ValueError("its host is not a name") from None
+        raise ValueError("it names a host that is none") from None
     if not re.fullmatch(r"[A-Za-z0-9._-]+", plain):
-        raise ValueError("its host is not a name" if plain else "it names no host")
+        raise ValueError("it names a host that is none" if plain else "it names no host")
     return plain.lower()
 
 

@@ -10,6 +10,7 @@ import aiohttp
 from importer.api.failure import Failure
 from importer.sources.answers import Broken, Opening, Version, opening, printable, refusal, version
 from importer.sources.client import Client
+from importer.sources.origin import redact
 
 HEAD = 1 << 20
 LEAST_HEAD = 64 << 10
@@ -54,7 +55,7 @@ async def _once(client: Client, url: str) -> Probed:
     second = await _ask(client, url, None, first)
     if isinstance(second, Probed):
         return second
-    raise Failure("protocol", second)
+    raise Failure("protocol", second, url=redact(url))
 
 
 async def _ask(client: Client, url: str, asked: int | None, why: str) -> Probed | str:
@@ -124,7 +125,10 @@ async def _head(client: Client, response: aiohttp.ClientResponse, found: Opening
         if not (found.ranges and len(data) >= LEAST_HEAD):
             if isinstance(error, Broken):
                 raise
-            raise Broken("no bytes in time", Failure("stalled", "the server sends its first bytes too slowly")) from error
+            failure = Failure(
+                "stalled", "the server sends its first bytes too slowly", url=redact(str(response.url)), got=len(data)
+            )
+            raise Broken("no bytes in time", failure) from error
         return bytes(data), b"", True
     if found.size == len(data) and not ended:
         ended = not await client.read(response)

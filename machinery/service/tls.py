@@ -77,12 +77,15 @@ def explain(error: BaseException, ca_file: str | None = None) -> Trouble:
 
 
 def _ssl_error(error: BaseException | None) -> BaseException | None:
-    """Find the first SSLError on the chain of causes."""
+    """Find what OpenSSL itself said, on the chain of causes: libraries wrap it in look-alikes without its fields."""
+    best: BaseException | None = None
     for _ in range(8):
-        if error is None or isinstance(error, ssl.SSLError):
-            return error
-        error = getattr(error, "os_error", None) or error.__cause__ or error.__context__
-    return None
+        if error is None or getattr(error, "verify_code", None):
+            return error or best
+        if isinstance(error, ssl.SSLError) and (best is None or error.reason):
+            best = error
+        error = error.__cause__ or error.__context__
+    return best
 
 
 async def peer_certificate(address: str, port: int, server_name: str, seconds: float = 5.0) -> dict[str, str]:
