@@ -146,12 +146,14 @@ def _judge_standard(entries: "array[int]", guest: int, virtual_size: int, layout
             continue
         start = _plain_host(entry, layout)
         if start:
+            _claim_compressed(packed, layout, extents)  # guest order is what tells how a window would fare
             follows, size = entry + cluster, cluster
     if follows:
         # The disk may end within its last cluster; what lies after that need not be there.
         beyond = guest + len(entries) * cluster - virtual_size
         extents.add(start, size - max(0, beyond))
-    _judge_compressed(packed, layout, extents)
+    _claim_compressed(packed, layout, extents)
+    _judge_compressed(entries, layout)
 
 
 def _plain_host(entry: int, layout: Layout) -> int:
@@ -166,15 +168,26 @@ def _plain_host(entry: int, layout: Layout) -> int:
     return host
 
 
-def _judge_compressed(packed: list[int], layout: Layout, extents: Extents) -> None:
+def _fields(layout: Layout) -> tuple[int, int, int]:
+    """Return the shift of a compressed entry's sector count, the mask of its offset and that of its count."""
+    shift = 62 - (layout.cluster.bit_length() - 1 - 8)
+    return shift, (1 << shift) - 1, (1 << 62 - shift) - 1
+
+
+def _judge_compressed(entries: "array[int]", layout: Layout) -> None:
+    """Refuse a table in which two compressed clusters begin at the same byte."""
+    mask = _fields(layout)[1]
+    offsets = [entry & mask for entry in entries if entry & COMPRESSED]
+    if len(set(offsets)) != len(offsets):
+        raise Failure("bomb", "two places of the disk share the same compressed bytes of the image", table_begins_at=offsets[0])
+
+
+def _claim_compressed(packed: list[int], layout: Layout, extents: Extents) -> None:
+    """Claim the compressed entries gathered so far and forget them."""
     if not packed:
         return
-    shift = 62 - (layout.cluster.bit_length() - 1 - 8)
-    mask, sectors = (1 << shift) - 1, (1 << 62 - shift) - 1
+    shift, mask, sectors = _fields(layout)
     cluster, densest, length, add = layout.cluster, layout.densest, extents.length, extents.add_compressed
-    if len({entry & mask for entry in packed}) != len(packed):
-        first = packed[0] & mask
-        raise Failure("bomb", "two places of the disk share the same compressed bytes of the image", table_begins_at=first)
     for entry in packed:
         host = entry & mask
         size = ((entry >> shift & sectors) + 1) * SECTOR - (host & SECTOR - 1)
@@ -187,6 +200,7 @@ def _judge_compressed(packed: list[int], layout: Layout, extents: Extents) -> No
                 length=length,
             )
         add(host, size, cluster, densest)
+    packed.clear()
 
 
 def _judge_extended(entries: "array[int]", guest: int, virtual_size: int, layout: Layout, extents: Extents) -> None:
@@ -208,5 +222,7 @@ def _judge_extended(entries: "array[int]", guest: int, virtual_size: int, layout
                 "corrupt", "a subcluster is zero and allocated, or allocated nowhere", entry=f"{entry:#x}", bitmap=f"{bitmap:#x}"
             )
         if allocated:
+            _claim_compressed(packed, layout, extents)
             extents.add(host, min(reach, allocated.bit_length() * sub), data=min(reach, allocated.bit_count() * sub))
-    _judge_compressed(packed, layout, extents)
+    _claim_compressed(packed, layout, extents)
+    _judge_compressed(entries[::2], layout)
