@@ -1,11 +1,9 @@
 """`slipstream import` and `slipstream inspect`: arguments in, one request to the pipeline, an exit status out."""
 
 import argparse
-import asyncio
 import json
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Coroutine
 from pathlib import Path
@@ -15,7 +13,6 @@ from importer import options, terminal
 from importer.api.failure import Exit, Failure
 from importer.api.report import Inspection, Receipt
 from importer.api.request import ImportRequest
-from machinery.service.interrupt import Stopped, until_signalled
 
 T = TypeVar("T")
 GRACE_SECONDS = 30.0
@@ -82,16 +79,27 @@ def _desk(*, json_lines: bool, quiet: bool) -> terminal.Desk:
 
 def _drive(work: Coroutine[Any, Any, T], desk: terminal.Desk) -> T:
     """Run `work` on a loop of its own, with signals heard before anything slow is imported."""
+    import asyncio  # 60 ms, and with machinery's half all that --help does not need
+
+    from machinery.service.interrupt import Stopped, until_signalled
 
     async def heard() -> T:
         try:
             return await until_signalled(work, grace=GRACE_SECONDS, told=lambda name: desk.note(f"{name}: cleaning up"))
         except Stopped as stop:
+            failure = _interrupted(stop.signal, tidy=stop.tidy)
             if not stop.tidy:  # the loop would wait for ever for what would not be cancelled
-                os._exit(conclude(stop, desk))
-            raise
+                os._exit(conclude(failure, desk))
+            raise failure from stop
 
     return asyncio.run(heard())
+
+
+def _interrupted(signal_name: str, *, tidy: bool = True) -> Failure:
+    if tidy:
+        return Failure("interrupted", "stopped by a signal; the target was not made", signal=signal_name)
+    cause = "stopped by a signal, and by us before the clean-up was over"
+    return Failure("interrupted", cause, signal=signal_name, waited=f"{GRACE_SECONDS:.0f} s")
 
 
 def refuse(failure: Failure, *, json_lines: bool) -> int:
@@ -120,13 +128,8 @@ def as_failure(error: BaseException) -> Failure:
     """Return the Failure that an exception means. What is unexpected shows its type and place, no text that may be secret."""
     if isinstance(error, Failure):
         return error
-    if isinstance(error, Stopped | KeyboardInterrupt):
-        name = error.signal if isinstance(error, Stopped) else "SIGINT"
-        if isinstance(error, Stopped) and not error.tidy:
-            return Failure(
-                "interrupted", "stopped by a signal before the clean-up was over", signal=name, waited=f"{GRACE_SECONDS:.0f} s"
-            )
-        return Failure("interrupted", "stopped by a signal; the target was not made", signal=name)
+    if isinstance(error, KeyboardInterrupt):
+        return _interrupted("SIGINT")
     if isinstance(error, BaseExceptionGroup):
         known = error.subgroup(Failure)
         if known is not None:
@@ -176,6 +179,8 @@ def write_receipt(receipt: Receipt, path: str, out: terminal.Out) -> None:
 
 def _replace(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, and a crash leaves one of them."""
+    import tempfile
+
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", delete=False) as file:
         try:
             file.write(text)
