@@ -4,11 +4,13 @@ import asyncio
 import socket
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from importer.api.failure import Failure
 from importer.disk import qemu_img
 from importer.disk.image import Image
+from importer.disk.space import SpaceGuard
 from importer.disk.target import Target
 from importer.pipeline import nbd
 from importer.pipeline.digest import Digests
@@ -19,30 +21,34 @@ from importer.pipeline.pinned import Pinned
 from importer.pipeline.window import Window
 
 
-async def through_window(
-    fetcher: Fetcher,
-    window: Window,
-    image: Image,
-    target: Target,
-    pinned: Pinned,
-    digests: Digests,
-    meter: Meter,
-    *,
-    length: int,
-    compressed: bool,
-) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """One image of `length` bytes and the target it goes to."""
+
+    image: Image
+    length: int
+    compressed: bool
+    """True if clusters are compressed: then writing around the page cache would hurt."""
+    pinned: Pinned
+    target: Target
+    guard: SpaceGuard | None
+    meter: Meter
+
+
+async def through_window(work: Conversion, fetcher: Fetcher, window: Window, digests: Digests) -> str:
     """Convert while the object is fetched; return what confined the tool. Raises Failure with the true cause."""
-    export = WindowExport(window, meter.clock("convert"), length=length, exact=image.exact_length, pinned=pinned)
+    clock = work.meter.clock("convert")
+    export = WindowExport(window, clock, length=work.length, exact=work.image.exact_length, pinned=work.pinned)
     fetch = asyncio.create_task(fetcher.run(), name="fetch")
     fetch.add_done_callback(lambda task: window.stop(None if task.cancelled() else task.exception()))
-    follow = asyncio.create_task(_follow(window, digests, count=window.count), name="digest") if digests.wanted else None
+    follow = asyncio.create_task(_follow(window, digests), name="digest") if digests.wanted else None
     try:
-        sandbox = await _convert(export, image, target, meter, compressed=compressed)
+        sandbox = await _convert(work, export)
         if follow is not None:
             window.lead()
             await follow
     except Failure as failure:
-        if fetch.done() and not fetch.cancelled() and isinstance(fetch.exception(), Failure):
+        if fetch.done() and not fetch.cancelled():
             raise fetch.exception() or failure from failure
         raise
     finally:
@@ -51,42 +57,39 @@ async def through_window(
     return sandbox
 
 
-async def from_file(fd: int, image: Image, target: Target, pinned: Pinned, meter: Meter, *, length: int, compressed: bool) -> str:
-    """Convert an object that lies in a file of ours."""
-    export = FileExport(fd, length=length, exact=image.exact_length, pinned=pinned)
-    return await _convert(export, image, target, meter, compressed=compressed)
+async def from_file(work: Conversion, fd: int) -> str:
+    """Convert an object that lies in a file of ours, or in a local image."""
+    return await _convert(work, FileExport(fd, length=work.length, exact=work.image.exact_length, pinned=work.pinned))
 
 
-async def _convert(export: WindowExport | FileExport, image: Image, target: Target, meter: Meter, *, compressed: bool) -> str:
+async def _convert(work: Conversion, export: WindowExport | FileExport) -> str:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
         serve = asyncio.create_task(nbd.serve(ours, export), name="nbd")
-        clock = meter.clock("convert")
+        tool = qemu_img.convert(
+            format=work.image.format,
+            nbd_fd=theirs.fileno(),
+            target_fd=work.target.fd,
+            compressed=work.compressed,
+            direct=not work.compressed and work.target.takes_direct(),
+            guard=work.guard,
+        )
         try:
-            with clock.working():
-                result = await _ticking(
-                    qemu_img.convert(
-                        format=image.format,
-                        nbd_fd=theirs.fileno(),
-                        target_fd=target.fd,
-                        compressed=compressed,
-                        direct=not compressed and target.takes_direct(),
-                    ),
-                    meter,
-                )
+            with work.meter.clock("convert").working():
+                result = await _ticking(tool, work.meter)
         except Failure as failure:
             raise export.failure or failure from failure
         finally:
             await _end(serve)
-        if export.failure is not None:  # qemu-img took an EIO for something it could do without: the disk is not to be trusted
-            raise export.failure
-    meter.decoded = image.virtual_size
+    if export.failure is not None:  # qemu-img took an EIO for something it could do without: the disk is not to be trusted
+        raise export.failure
+    work.meter.decoded = work.image.virtual_size
     return result.sandbox
 
 
-async def _ticking(work: Coroutine[Any, Any, qemu_img.ConvertResult], meter: Meter) -> qemu_img.ConvertResult:
+async def _ticking(tool: Coroutine[Any, Any, qemu_img.ConvertResult], meter: Meter) -> qemu_img.ConvertResult:
     """Await the tool, telling progress in between: it reads from pinned bytes and files without a fetch."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(tool)
     try:
         while not (await asyncio.wait([task], timeout=0.5))[0]:
             meter.tick()
@@ -95,9 +98,9 @@ async def _ticking(work: Coroutine[Any, Any, qemu_img.ConvertResult], meter: Met
         await _end(task)
 
 
-async def _follow(window: Window, digests: Digests, *, count: int) -> None:
+async def _follow(window: Window, digests: Digests) -> None:
     """Hash the object in byte order, never ahead of the reader: the window is for both of them."""
-    for index in range(count):
+    for index in range(window.count):
         window.follow(index)
         await window.until_base(index)
         piece = await window.acquire(index, leads=window.reader_done)
@@ -105,7 +108,7 @@ async def _follow(window: Window, digests: Digests, *, count: int) -> None:
             await digests.update(piece.view)
         finally:
             window.release(piece)
-    window.follow(count)
+    window.follow(window.count)
 
 
 async def _end(*tasks: asyncio.Task[Any] | asyncio.Future[Any] | None) -> None:

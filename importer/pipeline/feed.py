@@ -13,14 +13,14 @@ class Feed:
         """Begin empty and open."""
         self.waited = 0.0
         """Seconds the reader waited for bytes."""
-        self._parts: deque[tuple[memoryview, Callable[[], None]]] = deque()
+        self._parts: deque[tuple[memoryview, Callable[[], object]]] = deque()
         self._news = threading.Condition()
         self._closed = False
         self._error: BaseException | None = None
         self._current: memoryview | None = None
-        self._done: Callable[[], None] = _nothing
+        self._done: Callable[[], object] = _nothing
 
-    def push(self, view: memoryview, done: Callable[[], None]) -> None:
+    def push(self, view: memoryview, done: Callable[[], object]) -> None:
         """Hand over bytes; `done` is called, in the reader's thread, once they have been read."""
         with self._news:
             self._parts.append((view, done))

@@ -69,7 +69,7 @@ def _fits(
         virtual = _virtual(found)
         if virtual is None:
             return UNKNOWN
-        room = Room.at(target, request.reserve)
+        room = Room.around(target, request.reserve)
         needed = extents.data_bytes if extents else 0
         warnings.extend(room.judge(needed=needed, virtual_size=max(virtual, request.size or 0), preallocate=request.preallocate))
     except Failure as failure:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from importer.api.failure import Failure
 from importer.api.request import ImportRequest
-from importer.disk import detect, examine, wrappers, xz_index
+from importer.disk import detect, examine, wrappers, xz_index, zstd_frames
 from importer.disk.extents import Extents
 from importer.disk.image import Format, Image, Limits, Wrapper
 from importer.disk.reads import Reads, Span
@@ -191,7 +191,14 @@ class Judge:
                 blocks = await self.run(xz_index.read_index(facts.length))
             except OutOfReach:
                 blocks = ()
-        size = sum(block.uncompressed_size for block in blocks) if blocks else None
+            except Failure as failure:
+                if failure.code != "unsupported":  # an index too large to hold: decode in sequence instead
+                    raise
+        size = (
+            sum(block.uncompressed_size for block in blocks)
+            if blocks
+            else wrappers.decoded_size_hint(wrapper, head, b"", facts.length or 0)
+        )
         if size is not None and size > limits.max_size:
             raise Failure("too-large", "the disk is larger than the limit", virtual_size=size, limit=limits.max_size)
         return Found(wrapper=wrapper, format=found, image=image, blocks=blocks if len(blocks) > 1 else (), decoded_size=size)
@@ -204,6 +211,11 @@ class Judge:
         extents = Extents(length=length, unit=examine.unit(image), window=WINDOW)
         await self.run(examine.walk(image, length, extents))
         return extents
+
+
+def _stated_size(wrapper: Wrapper, head: bytes) -> int | None:
+    """Return how much the first zstd frame says it holds: a lower bound."""
+    return zstd_frames.content_size(head) if wrapper is Wrapper.ZSTD else None
 
 
 def _examine_head(found: Format, inside: bytes, limits: Limits) -> Image | None:

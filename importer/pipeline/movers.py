@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from mmap import mmap
 from typing import Any, Protocol
 
@@ -128,7 +129,7 @@ class _Deal:
         self._feeds = feeds
         self._first = 0
 
-    def piece(self, piece: Piece, done: Callable[[], None]) -> None:
+    def piece(self, piece: Piece, done: Callable[[], object]) -> None:
         start, end = piece.start, piece.start + len(piece.view)
         shares: list[tuple[int, memoryview]] = []
         index = self._first
@@ -194,13 +195,13 @@ def _drain(decoder: wrappers.Decoder, feed: Feed, writer: Writer, meter: Meter, 
 
 
 async def _pump(
-    pieces: Pieces, digests: Digests, push: Callable[[Piece, Callable[[], None]], None], close: Callable[[], None]
+    pieces: Pieces, digests: Digests, push: Callable[[Piece, Callable[[], object]], None], close: Callable[[], None]
 ) -> None:
     """Hand pieces in byte order to threads, hashing each before its buffer can be reused."""
     loop = asyncio.get_running_loop()
     while (piece := await pieces.next()) is not None:
         await digests.update(piece.view)
-        push(piece, lambda piece=piece: loop.call_soon_threadsafe(pieces.release, piece))  # type: ignore[misc]
+        push(piece, partial(loop.call_soon_threadsafe, pieces.release, piece))
     close()
 
 

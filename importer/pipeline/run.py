@@ -128,7 +128,7 @@ async def _land(
             meter.note(warning)
         trip = ways.Trip(
             request=request, source=source, found=found, extents=judged.extents, route=judged.route, target=target,
-            guard=room.guard(target.fd), pinned=pinned, digests=digests, meter=meter, policy=policy,
+            guard=room.guard(), pinned=pinned, digests=digests, meter=meter, policy=policy,
         )  # fmt: skip
         landed = await ways.walk(trip)
         await source.settle()

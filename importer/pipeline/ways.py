@@ -25,6 +25,7 @@ from importer.pipeline.patience import Policy
 from importer.pipeline.pinned import Pinned
 from importer.pipeline.route import Route, Way
 from importer.pipeline.sequential import Sequential
+from importer.pipeline.shelf import PIECE
 from importer.pipeline.window import Window
 from importer.pipeline.writer import Writer
 from importer.sources.protocol import Source
@@ -164,23 +165,27 @@ async def _convert(trip: Trip) -> Landed:
     assert length is not None
     trip.meter.enter("converting")
     await asyncio.to_thread(trip.target.size_to, image.virtual_size, trip.request.preallocate)
-    compressed = _compressed(image, trip.extents)
+    work = _conversion(trip, image, trip.extents, trip.pinned, length)
     descriptor = getattr(trip.source, "descriptor", None)
     if descriptor is not None and not trip.digests.wanted:
-        sandbox = await convert.from_file(
-            descriptor, image, trip.target, trip.pinned, trip.meter, length=length, compressed=compressed
-        )
+        sandbox = await convert.from_file(work, descriptor)
     else:
         window = Window(length=length, capacity=WINDOW_CAPACITY, pinned=trip.pinned)
         fetcher = Fetcher(trip.source, window, trip.meter, connections=trip.connections, policy=trip.policy)
-        sandbox = await convert.through_window(
-            fetcher, window, image, trip.target, trip.pinned, trip.digests, trip.meter, length=length, compressed=compressed
-        )
+        sandbox = await convert.through_window(work, fetcher, window, trip.digests)
     return Landed(format=image.format, virtual_size=image.virtual_size, sandbox=sandbox)
 
 
-def _compressed(image: Image, extents: Extents | None) -> bool:
-    return bool(image.compressed) or (extents is not None and extents.compressed_clusters > 0)
+def _conversion(trip: Trip, image: Image, extents: Extents | None, pinned: Pinned, length: int) -> convert.Conversion:
+    return convert.Conversion(
+        image=image,
+        length=length,
+        compressed=bool(image.compressed) or (extents is not None and extents.compressed_clusters > 0),
+        pinned=pinned,
+        target=trip.target,
+        guard=trip.guard,
+        meter=trip.meter,
+    )
 
 
 async def _spill(trip: Trip) -> Landed:
@@ -197,14 +202,12 @@ async def _spill(trip: Trip) -> Landed:
         else:
             length = await _decode(trip, writer, _spill_cap(limit))
         trip.meter.spilled, trip.meter.written, trip.meter.zeroes = length, 0, 0
-        await asyncio.to_thread(os.ftruncate, spill.fd, length)
+        await asyncio.to_thread(spill.extend, length)
         image, extents = await asyncio.to_thread(_judge_file, spill.fd, length, trip)
         trip.meter.enter("converting")
         await asyncio.to_thread(trip.target.size_to, image.virtual_size, trip.request.preallocate)
-        nothing = Pinned(piece=1 << 20)
-        sandbox = await convert.from_file(
-            spill.fd, image, trip.target, nothing, trip.meter, length=length, compressed=_compressed(image, extents)
-        )
+        work = _conversion(trip, image, extents, Pinned(piece=PIECE), length)
+        sandbox = await convert.from_file(work, spill.fd)
         return Landed(format=image.format, virtual_size=image.virtual_size, sandbox=sandbox)
     finally:
         spill.close()

@@ -7,7 +7,7 @@ the read-ahead.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 
 from importer.disk.reads import Span
 from importer.pipeline.pinned import Pinned
@@ -33,6 +33,8 @@ class Window:
         self._demanded: OrderedDict[int, None] = OrderedDict()
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._arrivals: dict[int, asyncio.Event] = {}
+        self._awaited: Counter[int] = Counter()
+        """How many readers wait for a piece: one that has just come must not be evicted before they wake."""
         self._stopped = False
         self._advanced = asyncio.Event()
         self.reader_done = False
@@ -91,7 +93,11 @@ class Window:
             if piece is None and index not in self._demanded:
                 self._demanded[index] = None
                 self.changed.set()
-            await self._arrivals.setdefault(index, asyncio.Event()).wait()
+            self._awaited[index] += 1
+            try:
+                await self._arrivals.setdefault(index, asyncio.Event()).wait()
+            finally:
+                self._awaited[index] -= 1
         self._use(piece)
         return piece
 
@@ -177,18 +183,28 @@ class Window:
         return True
 
     def _victim(self, *, demand: bool) -> int | None:
-        unused = None
+        """Return the piece to evict, None to wait for one."""
+        unused = unhashed = None
         for index in self._idle:
-            if self._follower is not None and self._follower <= index <= self._base and not demand:
+            if self._awaited[index]:
                 continue
-            if self._shelf.pieces[index].touched:
+            if self._follower is not None and self._follower <= index <= self._base:
+                unhashed = index if unhashed is None else unhashed
+            elif self._shelf.pieces[index].touched:
                 if demand or not self._base - self._behind <= index <= self._base:
                     return index
             elif not self._base <= index < self._front:
                 return index
             elif unused is None or index > unused:
                 unused = index
-        return unused if demand else None
+        if not demand or self._follower_goes_on():
+            return None
+        return unhashed if unused is None else unused
+
+    def _follower_goes_on(self) -> bool:
+        """True if the digest's next piece is at hand: it will make room by itself, so nothing unhashed need be dropped."""
+        piece = self._shelf.pieces.get(-1 if self._follower is None else self._follower)
+        return piece is not None and piece.full
 
     def give_back(self, span: Span) -> None:
         """Queue what an attempt did not bring: somebody may be waiting for it."""

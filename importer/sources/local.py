@@ -60,6 +60,11 @@ class LocalSource:
             raise
 
     @property
+    def descriptor(self) -> int:
+        """The open file: it can be read in any order at no cost."""
+        return self._descriptor
+
+    @property
     def facts(self) -> SourceFacts:
         """Path, size and what identifies this file."""
         return self._facts

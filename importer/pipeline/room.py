@@ -1,0 +1,58 @@
+"""Whether a disk fits where it is to go: the space there, what is to stay free, and the verdict in words."""
+
+import os
+from dataclasses import dataclass
+
+from importer.disk import sizing, space
+from importer.disk.errors import writing
+from importer.disk.target import DEFAULT_NAME, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """The space at a target's directory when it was looked at. Bytes."""
+
+    directory: str
+    free: int
+    reserve: int
+
+    @classmethod
+    def at(cls, directory: str, reserve: int | None, *, own_names: tuple[str, ...] = ()) -> "Room":
+        """Look at `directory`; `reserve` None is the default of its file system. Raises Failure."""
+        with writing(directory):
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return cls(directory=directory, free=space.free_space(fd), reserve=space.reserve_of(fd, reserve, own_names=own_names))
+        finally:
+            os.close(fd)
+
+    @classmethod
+    def of(cls, target: Target, reserve: int | None) -> "Room":
+        """Look at the file system of an open target."""
+        return cls(directory=target.directory, free=target.free_space(), reserve=target.reserve(reserve))
+
+    @classmethod
+    def around(cls, path: str, reserve: int | None) -> "Room":
+        """Look where a target of this path would be: a file to be, or an existing directory."""
+        if os.path.isdir(path):
+            return cls.at(path, reserve, own_names=(DEFAULT_NAME,))
+        return cls.at(os.path.dirname(path) or ".", reserve)
+
+    def judge(self, *, needed: int, virtual_size: int | None, preallocate: bool) -> list[str]:
+        """Return warnings. Raises Failure("no-space") for what cannot fit."""
+        verdict = sizing.verdict(
+            needed_lower_bound=needed, virtual_size=virtual_size, free=self.free, reserve=self.reserve, preallocate=preallocate
+        )
+        failure = verdict.failure()
+        if failure is not None:
+            raise failure
+        return [verdict.text] if verdict.text else []
+
+    def guard(self) -> space.SpaceGuard:
+        """Return what watches the space while bytes are written."""
+        return space.SpaceGuard(lambda: _free(self.directory), self.reserve)
+
+
+def _free(directory: str) -> int:
+    facts = os.statvfs(directory)
+    return facts.f_bavail * facts.f_frsize
