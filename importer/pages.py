@@ -124,7 +124,7 @@ def inspection_page(inspection: Inspection) -> str:
         ("format", one.format + (f" in {one.wrapper}" if one.wrapper else "")),
         ("disk", unknown if one.virtual_size is None else f"{show_size(one.virtual_size)} ({one.virtual_size} bytes)"),
         ("compressed", {True: "yes", False: "no", None: unknown}[one.compressed]),
-        *((name, value) for name, value in one.image.items()),
+        *((f"image {name}", value) for name, value in one.image.items()),
         *((f"server {name}", value) for name, value in one.server.items()),
         ("fits", one.fits),
         ("read", f"{show_size(one.bytes_read)} in {_count(one.requests, 'request')}"),
