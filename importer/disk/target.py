@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import stat
+import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,8 @@ class Target:
         self._fd = fd
         self._force = force
         self._published = False
+        self._ending = threading.RLock()
+        """A cancelled caller may discard while its thread still syncs or publishes: that must end first."""
         self.directory = directory
         """Path of its directory, for messages and for what should lie beside it."""
         self.name = name
@@ -45,13 +48,8 @@ class Target:
 
         Raises Failure: "target-exists", "target-directory", "target-unsupported", "permission", "busy", "no-space", "io".
         """
-        is_directory = os.path.isdir(path)
-        directory, name = (path, DEFAULT_NAME) if is_directory else os.path.split(path)
-        directory = directory or "."
-        if not name or "\0" in path:
-            raise Failure("target-directory", "the directory is not there", path=path)
-        with writing(directory):
-            directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        is_directory, directory, name = _parts(path)
+        directory_fd = _open_directory(directory)
         try:
             refuse_existing(directory_fd, name, os.path.join(directory, name), force=force)
             fd = claim(directory_fd, partial_name(name), os.path.join(directory, partial_name(name)), name)
@@ -61,6 +59,19 @@ class Target:
         return cls(
             directory_fd=directory_fd, directory=directory, name=name, fd=fd, force=force, is_directory=is_directory
         )  # from here on discard() takes everything back
+
+    @staticmethod
+    def check(path: str, *, force: bool) -> None:
+        """Raise the Failure that `open` would, as far as can be told without making or locking anything."""
+        _, directory, name = _parts(path)
+        directory_fd = _open_directory(directory)
+        try:
+            refuse_existing(directory_fd, name, os.path.join(directory, name), force=force)
+        finally:
+            os.close(directory_fd)
+        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+            with writing(directory):
+                raise OSError(errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES, "")
 
     @property
     def path(self) -> str:
@@ -74,7 +85,7 @@ class Target:
 
     # -- filling it
 
-    def size_to(self, virtual_size: int, *, preallocate: bool = False) -> None:
+    def size_to(self, virtual_size: int, preallocate: bool = False) -> None:
         """Give it its length, and with `preallocate` its blocks too. Raises Failure("no-space" | "io")."""
         with writing(self.path):
             os.ftruncate(self._fd, virtual_size)
@@ -104,7 +115,7 @@ class Target:
 
     def sync(self) -> None:
         """Have every byte on the device. Raises Failure("io" | "no-space"): late errors of writes come here."""
-        with writing(self.path):
+        with self._ending, writing(self.path):
             os.fsync(self._fd)
 
     def takes_direct(self) -> bool:
@@ -131,12 +142,14 @@ class Target:
 
     # -- ending it
 
-    def publish(self) -> None:
-        """Let the disk appear under its name, whole and on the device. Raises Failure, and then there is no target.
+    def publish(self) -> str:
+        """Let the disk appear under its name, whole and on the device; return its path.
+
+        Raises Failure, and then there is no target; the partial is there until `discard`:
 
         "target-exists" if somebody made one while we worked; with `force` a regular file is replaced.
         """
-        with writing(self.path):
+        with self._ending, writing(self.path):
             os.fchmod(self._fd, 0o666 & ~_umask())
             os.fsync(self._fd)
             if self._force:
@@ -151,8 +164,9 @@ class Target:
             except OSError:
                 self._remove(self.name)
                 raise
-        self._published = True
-        self.close()
+            self._published = True
+            self.close()
+        return self.path
 
     def _link(self) -> None:
         """Make the name, unless it is taken: by a link to the very file that is open, else by a rename that replaces nothing."""
@@ -169,10 +183,11 @@ class Target:
 
     def discard(self) -> None:
         """Remove the partial, unless the target is published, and let go of everything. May be called again."""
-        if self._fd >= 0 and not self._published:
-            with suppress(OSError):
-                self._remove(self._partial)
-        self.close()
+        with self._ending:
+            if self._fd >= 0 and not self._published:
+                with suppress(OSError):
+                    self._remove(self._partial)
+            self.close()
 
     def close(self) -> None:
         """Close the descriptors, and with them the lock."""
@@ -207,6 +222,20 @@ class Target:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.discard()
+
+
+def _parts(path: str) -> tuple[bool, str, str]:
+    """Return whether `path` is an existing directory, the target's directory, and its name there."""
+    is_directory = os.path.isdir(path)
+    directory, name = (path, DEFAULT_NAME) if is_directory else os.path.split(path)
+    if not name:
+        raise Failure("target-directory", "the directory is not there", path=path)
+    return is_directory, directory or ".", name
+
+
+def _open_directory(directory: str) -> int:
+    with writing(directory):
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def partial_name(name: str) -> str:

@@ -154,4 +154,4 @@ async def _keep(stream: asyncio.StreamReader, store: bytearray, limit: int, *, l
 def _printable(data: bytes | bytearray) -> str:
     """Decode what a tool said: no control characters reach a terminal or a log."""
     text = data.decode("utf-8", "replace")
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
