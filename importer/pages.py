@@ -78,6 +78,8 @@ def moment_line(moment: Progress, pace: Pace) -> str:
     left = pace.left(moment)
     if left:
         parts.append(f"{show_time(left)} left")
+    if moment.written:
+        parts.append(f"{show_size(moment.written)} written")
     if moment.connections:
         parts.append(_count(moment.connections, "connection"))
     if moment.retries:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ LONGER_FUNCTIONS: dict[str, int] = {}
 """path:name to its own limit."""
 MOST_MODULES_FOR_HELP = 160
 """Modules in sys.modules after --help; 122 when written, half of them the interpreter's own."""
+MOST_CPU_SECONDS_FOR_HELP = 0.25
+"""0.05 when written; asyncio would add 0.06, rich as much, aiohttp 0.2."""
 HEAVY = {"aiohttp", "rich", "ssl", "isal", "zstandard", "requests", "kubernetes", "cryptography", "importlib.metadata"}
 
 _AFTER = """
@@ -64,6 +67,19 @@ def test_help_and_bad_command_lines_load_nothing_heavy(argv):
     loaded = modules_after(*argv)
     assert HEAVY.isdisjoint(loaded)
     assert len(loaded) <= MOST_MODULES_FOR_HELP
+
+
+def test_help_costs_little_time():
+    def cpu_seconds() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    costs = []
+    for _ in range(3):
+        before = cpu_seconds()
+        subprocess.run([sys.executable, "-m", "slipstream", "--help"], cwd=ROOT, capture_output=True, timeout=60, check=True)
+        costs.append(cpu_seconds() - before)
+    assert min(costs) <= MOST_CPU_SECONDS_FOR_HELP
 
 
 def test_rooms_hold_only_their_sign():

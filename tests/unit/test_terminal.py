@@ -132,6 +132,9 @@ def test_a_moment_is_told_with_and_without_a_total():
         "transferring: 20.0 MiB of 1.0 GiB (1 %), 10.0 MiB/s, 1 min 40 s left, 4 connections, 2 retries"
     )
     assert moment_line(Progress(phase="probing"), Pace()) == "probing: 0 B"
+    assert (
+        moment_line(Progress(phase="converting", written=MIB, retries=1), Pace()) == "converting: 0 B, 1.0 MiB written, 1 retry"
+    )
 
 
 def test_times_are_written_for_people():
