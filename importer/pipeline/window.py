@@ -184,27 +184,21 @@ class Window:
 
     def _victim(self, *, demand: bool) -> int | None:
         """Return the piece to evict, None to wait for one."""
-        unused = unhashed = None
+        wanted = None
         for index in self._idle:
             if self._awaited[index]:
                 continue
-            if self._follower is not None and self._follower <= index <= self._base:
-                unhashed = index if unhashed is None else unhashed
-            elif self._shelf.pieces[index].touched:
-                if demand or not self._base - self._behind <= index <= self._base:
-                    return index
-            elif not self._base <= index < self._front:
+            unhashed = self._follower is not None and index >= self._follower
+            if unhashed or (self._base <= index < self._front and not self._shelf.pieces[index].touched):
+                wanted = index if wanted is None else max(index, wanted)
+            elif demand or not self._base - self._behind <= index <= self._base:
                 return index
-            elif unused is None or index > unused:
-                unused = index
-        if not demand or self._follower_goes_on():
-            return None
-        return unhashed if unused is None else unused
+        return wanted if demand and not self._follower_goes_on() else None
 
     def _follower_goes_on(self) -> bool:
-        """True if the digest's next piece is at hand: it will make room by itself, so nothing unhashed need be dropped."""
-        piece = self._shelf.pieces.get(-1 if self._follower is None else self._follower)
-        return piece is not None and piece.full
+        """True if the digest will make room by itself, so that nothing it has not seen need be dropped."""
+        follower = -1 if self._follower is None else self._follower
+        return follower in self._shelf.pieces and (follower <= self._base or self.reader_done)
 
     def give_back(self, span: Span) -> None:
         """Queue what an attempt did not bring: somebody may be waiting for it."""

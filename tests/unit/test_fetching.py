@@ -175,3 +175,39 @@ def test_the_window_serves_any_reads_in_parallel_without_a_deadlock(
     fetched = asyncio.run(run())
     if sequential and not breaks:
         assert fetched == len(NOISE)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 1000), st.integers(1, 6))
+def test_a_digest_that_follows_a_slightly_disordered_reader_fetches_nothing_twice(seed: int, readers: int) -> None:
+    async def run() -> tuple[int, bytes]:
+        source = MemorySource(NOISE, seed=seed, chunk=400_000)
+        window = Window(length=len(NOISE), capacity=10, pinned=Pinned(piece=PIECE))
+        fetch = asyncio.create_task(Fetcher(source, window, meter(), connections=2, policy=QUICK).run())
+        todo = iter(sorted(range(window.count), key=lambda index, random=Random(seed): index + random.random() * 3))
+        seen = bytearray()
+
+        async def reader() -> None:
+            for index in todo:
+                window.release(await window.acquire(index))
+
+        async def digest() -> None:
+            for index in range(window.count):
+                window.follow(index)
+                await window.until_base(index)
+                piece = await window.acquire(index, leads=window.reader_done)
+                await asyncio.sleep(0)
+                seen.extend(piece.view)
+                window.release(piece)
+
+        follower = asyncio.create_task(digest())
+        await bounded(asyncio.gather(*(reader() for _ in range(readers))))
+        window.lead()
+        await bounded(follower)
+        window.stop()
+        await bounded(fetch)
+        return source.fetched, bytes(seen)
+
+    fetched, seen = asyncio.run(run())
+    assert seen == NOISE
+    assert fetched <= len(NOISE) * 1.1
