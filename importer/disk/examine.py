@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from importer.api.failure import Failure
-from importer.disk import qcow2
+from importer.disk import qcow2, vdi, vhd, vhdx, vmdk
 from importer.disk.extents import Extents
 from importer.disk.image import SECTOR, Format, Image, Limits
 from importer.disk.reads import Reads, Span
@@ -27,6 +27,10 @@ class Parser(Protocol):
 
 PARSERS: dict[Format, Parser] = {
     Format.QCOW2: qcow2,
+    Format.VMDK: vmdk,
+    Format.VHD: vhd,
+    Format.VHDX: vhdx,
+    Format.VDI: vdi,
 }
 ISO_MAGIC_AT = 0x8001
 RAW_UNIT = 1 << 20
@@ -36,8 +40,6 @@ def examine(fmt: Format, length: int, limits: Limits) -> Reads[Image]:
     """Judge the headers of an object of `length` bytes in a few reads; every refusal that headers can show."""
     if fmt is Format.RAW:
         return _examine_raw(length, limits)
-    if fmt not in PARSERS:
-        raise Failure("unsupported", f"{fmt} images are not read yet", field="format", value=fmt)
     return PARSERS[fmt].examine(length, limits)
 
 
