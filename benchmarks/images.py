@@ -69,6 +69,7 @@ class Images:
             copy = stage / f"{index % 16:x}" / relative
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, copy)
+        _shell(f"truncate -s {self.size.virtual}M {part}")
         _shell(f"mkfs.ext4 -q -F -b {BLOCK} -d {stage} {part} {self.size.virtual}M")
         shutil.rmtree(stage)
 

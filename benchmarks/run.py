@@ -99,7 +99,8 @@ def save(results: list[Result], about: dict[str, object]) -> Path:
     folder = ROOT / "benchmarks" / "results"
     folder.mkdir(exist_ok=True)
     path = folder / f"{about['date']}-{about['commit']}.json"
-    path.write_text(json.dumps({"about": about, "rows": [result.as_json() for result in results]}, indent=1) + "\n")
+    found = json.dumps({"about": about, "rows": [result.as_json() for result in results]}, indent=1)
+    path.write_text(found.replace(str(ROOT), ".") + "\n")
     return path
 
 
