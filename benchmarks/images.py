@@ -55,6 +55,8 @@ class Images:
         print(f"building {name} …", flush=True)
         part = self.folder / f".{name}.part"
         if name == "disk.raw":
+            for stale in self.folder.glob("disk*"):
+                stale.unlink()  # made from another file system
             self._file_system(part)
         else:
             _shell(RECIPES[name].format(raw=self.path("disk.raw"), out=part))
