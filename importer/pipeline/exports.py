@@ -19,19 +19,25 @@ BEYOND = 1 << 40
 never see that end; a read there is a sign of a truncated image."""
 
 
+SECTOR = 512
+
+
 class _Object:
-    """What both exports share: the object's length, its pinned bytes, and the failure behind the first EIO."""
+    """What both exports share: the object's length, its pinned bytes, and the failure behind the first EIO.
+
+    qemu reads compressed clusters in whole sectors, but an image may end within its last one: that rest reads as zeroes.
+    """
 
     def __init__(self, *, length: int, exact: bool, pinned: Pinned) -> None:
         self.size = length if exact else length + BEYOND
         self.failure: Failure | None = None
-        self.served = 0
         self._length = length
         self._pinned = pinned
 
-    def _judged(self, offset: int, length: int) -> memoryview | None:
-        """Return pinned bytes if they cover the read. Raises ReadFailed past the end of the object."""
-        if offset + length > self._length:
+    def _surplus(self, offset: int, length: int) -> int:
+        """Return how many of the bytes asked for lie past the end, within its sector. Raises ReadFailed for more."""
+        surplus = max(0, offset + length - self._length)
+        if surplus > -self._length % SECTOR or surplus >= length:
             self.fail(
                 Failure(
                     "truncated",
@@ -42,8 +48,7 @@ class _Object:
                 )
             )
             raise ReadFailed
-        self.served += length
-        return self._pinned.cover(offset, offset + length)
+        return surplus
 
     def fail(self, failure: Failure) -> None:
         """Remember the first failure."""
@@ -68,19 +73,22 @@ class WindowExport(_Object):
         self._since = 0.0
 
     def ready(self, offset: int, length: int) -> Parts | None:
-        """Return the parts if no fetch is needed."""
-        judged = self._judged(offset, length)
+        """Return the parts if no fetch is needed. Raises ReadFailed."""
+        surplus = self._surplus(offset, length)
+        end = offset + length - surplus
+        judged = self._pinned.cover(offset, end)
         if judged is not None:
-            return [judged]
-        pieces = self._window.at_hand(offset // PIECE, (offset + length - 1) // PIECE)
-        return None if pieces is None else _parts(tuple(pieces), offset, offset + length)
+            return _padded(_Lent([judged]), surplus)
+        pieces = self._window.at_hand(offset // PIECE, (end - 1) // PIECE)
+        return None if pieces is None else _padded(_parts(tuple(pieces), offset, end), surplus)
 
     async def read(self, offset: int, length: int) -> Parts:
         """Return the parts, fetched if need be. Raises ReadFailed."""
-        judged = self._judged(offset, length)
+        surplus = self._surplus(offset, length)
+        end = offset + length - surplus
+        judged = self._pinned.cover(offset, end)
         if judged is not None:
-            return [judged]
-        end = offset + length
+            return _padded(_Lent([judged]), surplus)
         pieces: list[Piece] = []
         self._begin_wait()
         try:
@@ -95,7 +103,7 @@ class WindowExport(_Object):
             raise
         finally:
             self._end_wait()
-        return _parts(tuple(pieces), offset, end)
+        return _padded(_parts(tuple(pieces), offset, end), surplus)
 
     def _begin_wait(self) -> None:
         if not self._waiting:
@@ -120,6 +128,12 @@ def _parts(pieces: tuple[Piece, ...], offset: int, end: int) -> _Lent:
     return parts
 
 
+def _padded(parts: _Lent, surplus: int) -> _Lent:
+    if surplus:
+        parts.append(memoryview(bytes(surplus)))
+    return parts
+
+
 class FileExport(_Object):
     """A descriptor of ours: a spill, or a local image."""
 
@@ -130,18 +144,19 @@ class FileExport(_Object):
 
     async def read(self, offset: int, length: int) -> Parts:
         """Return the bytes. Raises ReadFailed."""
-        judged = self._judged(offset, length)
+        surplus = self._surplus(offset, length)
+        judged = self._pinned.cover(offset, offset + length - surplus)
         if judged is not None:
-            return [judged]
-        data = await asyncio.to_thread(_pread, self._fd, offset, length)
+            return _padded(_Lent([judged]), surplus)
+        data = await asyncio.to_thread(_pread, self._fd, offset, length - surplus)
         try:
-            if len(data) < length:
+            if len(data) < length - surplus:
                 raise Failure("source-changed", "the file became shorter while it was read", offset=offset)
             self._pinned.check(offset, memoryview(data))
         except Failure as failure:
             self.fail(failure)
             raise ReadFailed from failure
-        return [data]
+        return _padded(_Lent([memoryview(data)]), surplus)
 
     def done(self, parts: Parts) -> None:
         """Nothing was lent."""

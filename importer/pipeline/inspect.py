@@ -13,7 +13,7 @@ from importer.disk.target import Target
 from importer.pipeline.judge import Found, Judge, OutOfReach
 from importer.pipeline.pinned import Pinned
 from importer.pipeline.room import Room
-from importer.pipeline.run import policy_of
+from importer.pipeline.run import needed_at_least, policy_of
 from importer.pipeline.shelf import PIECE
 from importer.sources import schemes
 from importer.sources.protocol import Source
@@ -70,7 +70,7 @@ def _fits(
         if virtual is None:
             return UNKNOWN
         room = Room.around(target, request.reserve)
-        needed = extents.data_bytes if extents else 0
+        needed = needed_at_least(extents, virtual)
         warnings.extend(room.judge(needed=needed, virtual_size=max(virtual, request.size or 0), preallocate=request.preallocate))
     except Failure as failure:
         dangers.append(failure)

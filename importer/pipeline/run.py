@@ -116,12 +116,12 @@ async def _land(
     request: ImportRequest, source: Source, judged: Judged, pinned: Pinned, digests: Digests,
     made: tuple[tuple[Checksum, str], ...], meter: Meter, policy: Policy,
 ) -> Receipt:  # fmt: skip
-    target = await asyncio.to_thread(Target.open, request.target, force=request.force)
+    target = Target.open(request.target, force=request.force)  # not in a thread: a cancelled wait would leave the partial
     try:
         room = Room.of(target, request.reserve)
         found = judged.found
         virtual = found.image.virtual_size if found.image else found.decoded_size
-        lower = judged.extents.data_bytes if judged.extents else 0
+        lower = needed_at_least(judged.extents, virtual)
         for warning in room.judge(
             needed=lower, virtual_size=max(virtual or 0, request.size or 0) or None, preallocate=request.preallocate
         ):
@@ -139,12 +139,22 @@ async def _land(
             await asyncio.to_thread(target.sync)
         allocated = target.allocated()
         meter.enter("publishing")
-        path = await asyncio.to_thread(target.publish)
+        path = target.publish()  # not in a thread: a cancelled wait could leave a target behind
         return await _receipt(
             request, source, judged, landed, digests, verified, meter, path=path, size=size, allocated=allocated
         )
     finally:
-        await asyncio.to_thread(target.discard)
+        target.discard()
+
+
+def needed_at_least(extents: Extents | None, virtual_size: int | None) -> int:
+    """Return the bytes of data that the tables show: what the target must hold at least.
+
+    Tables that map all of the disk say nothing: such an image was preallocated, and may hold mostly zeroes.
+    """
+    if extents is None or virtual_size is None or extents.data_bytes >= virtual_size * 0.98:
+        return 0
+    return extents.data_bytes
 
 
 async def _grow(request: ImportRequest, target: Target, virtual: int) -> int:
