@@ -67,6 +67,10 @@ class Spill:
         with self._lock:
             self._size = max(self._size, end)
 
+    def write_direct(self, offset: int, data: memoryview, /) -> None:
+        """The same as `write`: what is spilled is read again soon, so the page cache is wanted."""
+        self.write(offset, data)
+
     def extend(self, size: int) -> None:
         """Let it reach `size` bytes at least, with zeroes: a stream may end in a run that was not written."""
         if size > self.cap:

@@ -21,6 +21,8 @@ from importer.disk.partial import claim
 from machinery.process import syscalls
 
 DEFAULT_NAME = "disk.img"
+ALIGNMENT = 4096
+"""Of direct writes: offset, length and memory. No disk has larger blocks without saying so (EINVAL)."""
 NAME_MAX = 255
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV, errno.ENOENT, errno.EINVAL})
 
@@ -34,6 +36,9 @@ class Target:
         self._fd = fd
         self._force = force
         self._published = False
+        self._direct_fd: int | None = None
+        """Opened at the first long write; -1 where the file system takes no O_DIRECT."""
+        self._opening = threading.Lock()
         self._ending = threading.RLock()
         """A cancelled caller may discard while its thread still syncs or publishes: that must end first."""
         self.directory = directory
@@ -99,6 +104,36 @@ class Target:
             while view:
                 done = os.pwrite(self._fd, view, offset)
                 offset, view = offset + done, view[done:]
+
+    def write_direct(self, offset: int, data: memoryview, /) -> None:
+        """Like `write`, but around the page cache where the file system takes that: for long runs, aligned to 4 KiB.
+
+        Two copies and the work of write-back are spared, and the final fsync finds nothing left to do.
+        """
+        direct = -1 if offset % ALIGNMENT or len(data) % ALIGNMENT else self._opened_direct()
+        if direct < 0:
+            self.write(offset, data)
+            return
+        with writing(self.path):
+            while data:
+                try:
+                    done = os.pwrite(direct, data, offset)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+                    self.write(offset, data)  # a device with larger blocks than we align to, or a short write before
+                    return
+                offset, data = offset + done, data[done:]
+
+    def _opened_direct(self) -> int:
+        """Return a descriptor of the file for direct writes, -1 where that does not work."""
+        with self._opening:
+            if self._direct_fd is None:
+                try:
+                    self._direct_fd = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+                except OSError:
+                    self._direct_fd = -1
+            return self._direct_fd
 
     def punch(self, offset: int, size: int) -> None:
         """Make `size` bytes from `offset` read as zeroes, giving their blocks back where the file system can."""
@@ -191,10 +226,10 @@ class Target:
 
     def close(self) -> None:
         """Close the descriptors, and with them the lock."""
-        for fd in (self._fd, self._directory_fd):
-            if fd >= 0:
+        for fd in (self._fd, self._directory_fd, self._direct_fd):
+            if fd is not None and fd >= 0:
                 os.close(fd)
-        self._fd = self._directory_fd = -1
+        self._fd = self._directory_fd = self._direct_fd = -1
 
     @property
     def _partial(self) -> str:

@@ -85,14 +85,15 @@ class Fetcher:
         self._begin()
         try:
             async with asyncio.timeout(self._policy.stall_seconds) as watchdog, aclosing(self._chunks(span)) as chunks:
-                due = at + self._policy.stall_bytes
+                fed, due = loop.time(), at + self._policy.stall_bytes
                 async for chunk in chunks:
                     self._orders.put(at, chunk)
                     at += len(chunk)
-                    self._arrived(len(chunk), loop.time())
-                    if at >= due:
-                        due = at + self._policy.stall_bytes
-                        watchdog.reschedule(loop.time() + self._policy.stall_seconds)
+                    now = loop.time()
+                    self._arrived(len(chunk), now)
+                    if at >= due and now - fed >= self._policy.stall_seconds / 50:
+                        fed, due = now, at + self._policy.stall_bytes
+                        watchdog.reschedule(now + self._policy.stall_seconds)
         except TimeoutError:
             broke = Interrupted(f"stalled: fewer than {self._policy.stall_bytes} bytes in {self._policy.stall_seconds:g} s")
         except Interrupted as interrupted:

@@ -32,7 +32,7 @@ from importer.sources.protocol import Source
 from machinery.values.quantity import show_size
 
 T = TypeVar("T")
-CAPACITY = 32
+CAPACITY = 48
 WINDOW_CAPACITY = 48
 SPILL_SLACK = 64 << 20
 NO_TOOL = "no tool was run"

@@ -11,6 +11,8 @@ from importer.pipeline.meter import Meter
 from machinery.process import syscalls
 
 PUSH = 16 << 20
+LONG = 128 << 10
+"""Runs from which on a write of its own to the device beats a copy into the page cache."""
 
 
 class Sink(Protocol):
@@ -23,6 +25,10 @@ class Sink(Protocol):
 
     def write(self, offset: int, data: memoryview, /) -> None:
         """Write all of `data` at `offset`. Raises Failure."""
+        ...
+
+    def write_direct(self, offset: int, data: memoryview, /) -> None:
+        """Write a long run, around the page cache where that pays. Raises Failure."""
         ...
 
 
@@ -47,8 +53,11 @@ class Writer:
                     continue
                 if self._guard:
                     self._guard.wrote(size)
-                self._sink.write(offset + start, view[start : start + size])
                 self._meter.written += size
+                if size >= LONG:
+                    self._sink.write_direct(offset + start, view[start : start + size])
+                    continue
+                self._sink.write(offset + start, view[start : start + size])
                 self._unpushed += size
             if self._unpushed >= PUSH:
                 low, self._unpushed, self._low = self._low, 0, offset

@@ -63,6 +63,10 @@ class Client:
         self.proxied: set[str] = set()
         """Hosts that were asked through a proxy."""
         self._access = access
+        self._proxies: dict[str, Proxy | None] = {}
+        self._tls: ssl.SSLContext | None = None
+        if access.ca_file:
+            self._context()  # a file that cannot be used is told even if it is not needed
         self._headers = _checked_headers(access)
         try:
             self._guard = Guard(networks(access.allow_addresses))
@@ -71,7 +75,6 @@ class Client:
         connector = aiohttp.TCPConnector(
             # One more than the pipeline uses, for finding the object again while the others are busy.
             limit=access.connections + 1,
-            ssl=_context(access),
             keepalive_timeout=60,
             socket_factory=self._guard.socket,
         )
@@ -100,7 +103,7 @@ class Client:
     async def ask(self, trail: tuple[str, ...], headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Ask for the last URL of a trail. Raises Failure or Broken; the caller closes the response."""
         url = trail[-1]
-        proxy = proxy_for(url, self._access.proxy)
+        proxy = self._proxy(url)
         hop = Hop(came_from=self.origin_kind, proxied=proxy is not None)
         if proxy is not None:
             self._judge_unseen(url, hop)
@@ -118,6 +121,19 @@ class Client:
             self.origin_kind = hop.kind() or Kind.PUBLIC
         return response
 
+    def _proxy(self, url: str) -> Proxy | None:
+        """Return the proxy for a URL; asked for every range, so the environment is read once an origin."""
+        place = "{}://{}:{}".format(*origin(url))
+        if place not in self._proxies:
+            self._proxies[place] = proxy_for(url, self._access.proxy)
+        return self._proxies[place]
+
+    def _context(self) -> ssl.SSLContext:
+        """Return the TLS context, made when the first https URL is asked for: reading the authorities takes 20 ms."""
+        if self._tls is None:
+            self._tls = _context(self._access)
+        return self._tls
+
     async def _get(self, url: str, headers: Mapping[str, str], proxy: Proxy | None) -> aiohttp.ClientResponse:
         tunnel: dict[str, str] = {}
         if proxy is not None and proxy.authorization:
@@ -132,6 +148,7 @@ class Client:
             proxy=proxy.url if proxy is not None else None,
             proxy_headers=tunnel or None,
             allow_redirects=False,
+            ssl=self._context() if url.startswith("https:") or (proxy and proxy.url.startswith("https:")) else True,
         )
 
     def _judge_unseen(self, url: str, hop: Hop) -> None:
