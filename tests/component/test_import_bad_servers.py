@@ -173,7 +173,7 @@ CASES = (
         name="redirects each request to another mirror",
         behave=lambda data: bad.redirecting(lambda asked: f"/final/mirror-{asked.number}", bad.honest(data)),
     ),
-    Case(name="signs URLs that soon expire", behave=lambda data: bad.presigned(data, 3)),
+    Case(name="signs URLs that soon expire", behave=lambda data: bad.presigned(data, 6)),
 )
 
 
@@ -183,7 +183,7 @@ def test_a_server_that(case: Case, form: str, landing: Path) -> None:
     if case.only and case.only != form:
         return
     with BadServer(case.behave(RAW if form == "raw" else qcow2())) as server:
-        outcome = importing(server.url(), landing / "disk.img", env=HASTE, timeout=90)
+        outcome = importing(server.url(), landing / "disk.img", env=HASTE, timeout=30)
     if outcome.exit == 0:
         assert not case.codes or "right disk" in case.codes, f"expected {case.codes}\n{outcome.said}"
         lands(outcome, landing)
@@ -290,7 +290,7 @@ def test_mirrors_that_differ_are_not_mixed(landing: Path) -> None:
 
 def test_a_signed_url_that_expired_is_found_again_and_its_secret_is_told_nobody(landing: Path) -> None:
     with BadServer(bad.presigned(RAW, 3)) as server:
-        outcome = importing(server.url("disk.img?token=entrance"), landing, env=HASTE)
+        outcome = importing(server.url("disk.img?token=entrance"), landing, "--connections", "1", env=HASTE)
     lands(outcome, landing)
     assert len({one.path for one in server.requests if one.path.startswith("/signed")}) > 1
     told = outcome.out + outcome.err + str(outcome.receipt)

@@ -273,7 +273,7 @@ def test_a_scheme_nobody_knows_is_usage(landing: Path) -> None:
 
 def test_format_overrides_recognition(nginx: Nginx, landing: Path) -> None:
     page = nginx.folder / "page.html"
-    page.write_bytes((b"<!DOCTYPE html><html>" + bytes(600))[:512])
+    page.write_bytes((b"<!DOCTYPE html>\n<html><body>" + b"<p>please log in</p>\n" * 40)[:512])
     importing(nginx.url(page.name), landing).failed(65, "not-a-disk")
     importing(nginx.url(page.name), landing, "--format", "raw").succeeded()
     assert (landing / "disk.img").read_bytes() == page.read_bytes()

@@ -145,13 +145,14 @@ def test_a_signal_in_the_middle_leaves_nothing(number: signal.Signals, form: str
         Running("import", server.url(), landing / "disk.img") as running,
     ):
         until(lambda: len(server.requests) > 3 and bool(_holders(landing)), "an import in the middle")
+        children = _descendants(running.pid)
         began = time.monotonic()
         os.kill(running.pid, number)
         outcome = running.finish(20)
         assert time.monotonic() - began < 5
     outcome.failed(75, "interrupted")
     assert tree(landing) == []
-    assert not _session(running.pid), "a child outlived the import"
+    assert not _alive(children), "a child outlived the import"
 
 
 def _as(form: str, folder: Path) -> bytes:
@@ -163,16 +164,33 @@ def _as(form: str, folder: Path) -> bytes:
     return image.read_bytes() if form == "qcow2" else images.wrap(image, "gzip", folder / "gz").read_bytes()
 
 
-def _session(leader: int) -> list[str]:
-    """Return the processes that a command started and that are still there."""
-    found = []
+def _descendants(ancestor: int) -> set[tuple[int, str]]:
+    """Return the processes that a command started, directly or not: pid and start time, which together name one for good."""
+    parents = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = status.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == leader and fields[0] != "Z":
-            found.append(status.parts[2])
+        if fields[0] != "Z":
+            parents[int(status.parts[2]), fields[19]] = int(fields[1])
+    family, grown = {ancestor}, True
+    while grown:
+        more = {pid for (pid, _), parent in parents.items() if parent in family} - family
+        family, grown = family | more, bool(more)
+    return {name for name in parents if name[0] in family - {ancestor}}
+
+
+def _alive(names: set[tuple[int, str]]) -> list[int]:
+    """Return which of these processes are still there."""
+    found = []
+    for pid, started in names:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[19] == started and fields[0] != "Z":
+            found.append(pid)
     return found
 
 
@@ -191,10 +209,11 @@ def test_after_kill_9_nothing_is_published_and_the_next_import_works(landing: Pa
 def test_qemu_img_does_not_outlive_a_killed_import(landing: Path, tmp_path: Path) -> None:
     server = BadServer(bad.stalling(_as("qcow2", tmp_path), 100_000, first=3))
     with server, Running("import", server.url(), landing / "disk.img") as running:
-        until(lambda: len(server.requests) > 3 and len(_session(running.pid)) > 1, "qemu-img at work")
+        until(lambda: len(server.requests) > 3 and bool(_descendants(running.pid)), "qemu-img at work")
+        children = _descendants(running.pid)
         os.kill(running.pid, signal.SIGKILL)
         running.process.wait(10)
-        until(lambda: not _session(running.pid), "the end of qemu-img", 10)
+        until(lambda: not _alive(children), "the end of qemu-img", 10)
     assert not (landing / "disk.img").exists()
 
 
