@@ -60,16 +60,16 @@ class Case:
     behave: Callable[[bytes], Behaviour]
     codes: tuple[str, ...] = ()
     only: str = ""
-    """raw or qcow2, where the other could not tell."""
+    """raw or qcow2, where the other could not tell, or takes the same way (all that ends at the probe)."""
 
 
 MID = 3_000_000
 CASES = (
     Case(name="serves ranges", behave=bad.honest),
-    Case(name="refuses HEAD", behave=bad.no_head),
+    Case(name="refuses HEAD", behave=bad.no_head, only="raw"),
     Case(name="cuts the first bodies", behave=lambda data: bad.truncating(data, 300_000, 3)),
     Case(name="cuts every body", behave=lambda data: bad.truncating(data, 300_000)),
-    Case(name="sends no body at all", behave=lambda data: bad.truncating(data, 0), codes=TIRED),
+    Case(name="sends no body at all", behave=lambda data: bad.truncating(data, 0), codes=TIRED, only="raw"),
     Case(
         name="announces more than it has",
         behave=lambda data: bad.lying_total(data, len(data) + 100_000),
@@ -87,7 +87,7 @@ CASES = (
     Case(name="tells no length, in chunks, and breaks off", behave=lambda data: bad.chunked(data, MID), codes=TIRED),
     Case(name="tells no length, until closed", behave=bad.until_closed),
     Case(name="encodes answers to ranges", behave=lambda data: bad.encoding(data, always=False)),
-    Case(name="encodes every answer", behave=lambda data: bad.encoding(data, always=True), codes=("protocol",)),
+    Case(name="encodes every answer", behave=lambda data: bad.encoding(data, always=True), codes=("protocol",), only="raw"),
     Case(
         name="sends another range",
         behave=lambda data: bad.shifted(data, lambda start, end: f"bytes {start + 512}-{end + 511}/{len(data) + 1024}"),
@@ -107,6 +107,7 @@ CASES = (
         name="sends a Content-Range of rubbish",
         behave=lambda data: bad.shifted(data, lambda start, end: "bytes all-of/it", first=0),
         codes=("protocol",),
+        only="raw",
     ),
     Case(name="stalls once", behave=lambda data: bad.stalling(data, 200_000, first=1, times=1)),
     Case(name="stalls a few times", behave=lambda data: bad.stalling(data, 200_000, first=1, times=4)),
@@ -114,12 +115,12 @@ CASES = (
     Case(name="drips a byte at a time", behave=lambda data: bad.dripping(data, first=2), codes=("stalled",)),
     Case(name="resets some connections", behave=lambda data: bad.resetting(data, 3)),
     Case(name="resets every later connection", behave=lambda data: bad.resetting(data, None, first=2, after=0), codes=TIRED),
-    Case(name="resets every connection", behave=lambda data: bad.resetting(data, None, after=0), codes=TIRED),
+    Case(name="resets every connection", behave=lambda data: bad.resetting(data, None, after=0), codes=TIRED, only="raw"),
     Case(name="takes one at a time, 503 for the rest", behave=lambda data: bad.crowded(data, 1, reset=False)),
     Case(name="takes one at a time, resets the rest", behave=lambda data: bad.crowded(data, 1, reset=True)),
-    Case(name="is busy twice (429)", behave=lambda data: bad.refusing(data, 429, 2, ("Retry-After", 1))),
+    Case(name="is busy twice (429)", behave=lambda data: bad.refusing(data, 429, 2, ("Retry-After", 1)), only="raw"),
     Case(name="is busy twice in the middle (503)", behave=lambda data: bad.refusing(data, 503, 2, ("Retry-After", 1), first=2)),
-    Case(name="is busy for ever (429)", behave=lambda data: bad.refusing(data, 429, None), codes=("overloaded",)),
+    Case(name="is busy for ever (429)", behave=lambda data: bad.refusing(data, 429, None), codes=("overloaded",), only="raw"),
     Case(
         name="is busy for ever from the middle (503)",
         behave=lambda data: bad.refusing(data, 503, None, first=2),
@@ -129,21 +130,25 @@ CASES = (
         name="is busy for an hour",
         behave=lambda data: bad.refusing(data, 503, None, ("Retry-After", 3600)),
         codes=("overloaded",),
+        only="raw",
     ),
     Case(name="hiccups (500)", behave=lambda data: bad.refusing(data, 500, 2, first=1)),
-    Case(name="is broken (500)", behave=lambda data: bad.refusing(data, 500, None), codes=("http-status",)),
-    Case(name="has lost it (404)", behave=lambda data: bad.refusing(data, 404, None), codes=("not-found",)),
+    Case(name="is broken (500)", behave=lambda data: bad.refusing(data, 500, None), codes=("http-status",), only="raw"),
+    Case(name="has lost it (404)", behave=lambda data: bad.refusing(data, 404, None), codes=("not-found",), only="raw"),
     Case(name="loses it in the middle (404)", behave=lambda data: bad.refusing(data, 404, None, first=2), codes=("not-found",)),
-    Case(name="denies (403)", behave=lambda data: bad.refusing(data, 403, None), codes=("denied",)),
-    Case(name="wants credentials (401)", behave=lambda data: bad.refusing(data, 401, None), codes=("denied",)),
-    Case(name="is a teapot (418)", behave=lambda data: bad.refusing(data, 418, None), codes=("http-status",)),
+    Case(name="denies (403)", behave=lambda data: bad.refusing(data, 403, None), codes=("denied",), only="raw"),
+    Case(name="wants credentials (401)", behave=lambda data: bad.refusing(data, 401, None), codes=("denied",), only="raw"),
+    Case(name="is a teapot (418)", behave=lambda data: bad.refusing(data, 418, None), codes=("http-status",), only="raw"),
     Case(
-        name="shows a page", behave=lambda _: bad.page(b"<!DOCTYPE html><html><p>please log in</p></html>"), codes=("not-a-disk",)
+        name="shows a page",
+        behave=lambda _: bad.page(b"<!DOCTYPE html><html><p>please log in</p></html>"),
+        codes=("not-a-disk",),
+        only="raw",
     ),
-    Case(name="shows nothing", behave=lambda _: bad.page(b""), codes=("empty",)),
-    Case(name="speaks another protocol", behave=lambda _: bad.gibberish(), codes=("protocol",)),
-    Case(name="has a weak ETag", behave=lambda data: bad.honest(data, 'W/"weak"')),
-    Case(name="has no ETag", behave=lambda data: bad.honest(data, "")),
+    Case(name="shows nothing", behave=lambda _: bad.page(b""), codes=("empty",), only="raw"),
+    Case(name="speaks another protocol", behave=lambda _: bad.gibberish(), codes=("protocol",), only="raw"),
+    Case(name="has a weak ETag", behave=lambda data: bad.honest(data, 'W/"weak"'), only="raw"),
+    Case(name="has no ETag", behave=lambda data: bad.honest(data, ""), only="raw"),
     Case(
         name="sends more after each body",
         behave=lambda data: bad.talkative(data, b"HTTP/1.1 200 OK\r\n\r\n"),
@@ -152,22 +157,28 @@ CASES = (
     Case(name="sends longer bodies than ranges", behave=lambda data: bad.oversized(data, b"surplus"), codes=("protocol",)),
     Case(name="redirects", behave=lambda data: bad.redirecting(lambda _: "/final/disk.img", bad.honest(data))),
     Case(
-        name="redirects for ever", behave=lambda data: bad.redirecting(lambda _: "/again", bad.honest(data)), codes=("redirects",)
+        name="redirects for ever",
+        behave=lambda data: bad.redirecting(lambda _: "/again", bad.honest(data)),
+        codes=("redirects",),
+        only="raw",
     ),
     Case(
         name="redirects ever deeper",
         behave=lambda data: bad.redirecting(lambda asked: f"{asked.path}/x", bad.honest(data)),
         codes=("redirects",),
+        only="raw",
     ),
     Case(
         name="redirects to nothing",
         behave=lambda data: bad.redirecting(lambda _: "", bad.honest(data)),
         codes=("redirects", "protocol"),
+        only="raw",
     ),
     Case(
         name="redirects to a file",
         behave=lambda data: bad.redirecting(lambda _: "file:///etc/passwd", bad.honest(data)),
         codes=("redirects",),
+        only="raw",
     ),
     Case(
         name="redirects each request to another mirror",
@@ -177,11 +188,11 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize("form", ["raw", "qcow2"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+PAIRS = [(case, form) for case in CASES for form in ("raw", "qcow2") if case.only in ("", form)]
+
+
+@pytest.mark.parametrize(("case", "form"), PAIRS, ids=[f"{case.name}-{form}".replace(" ", "-") for case, form in PAIRS])
 def test_a_server_that(case: Case, form: str, landing: Path) -> None:
-    if case.only and case.only != form:
-        return
     with BadServer(case.behave(RAW if form == "raw" else qcow2())) as server:
         outcome = importing(server.url(), landing / "disk.img", env=HASTE, timeout=30)
     if outcome.exit == 0:

@@ -248,7 +248,7 @@ BOTH = pytest.mark.parametrize("small", ["tmpfs", "ext4"], indirect=True)
 @BOTH
 def test_what_certainly_does_not_fit_is_refused_before_the_body(small: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
-    raw.write_bytes(content.seeded(48 * MIB))
+    raw.write_bytes(content.seeded(48 * MIB) + bytes(16 * MIB))
     image = images.convert(raw, KINDS["qcow2"], tmp_path / "qcow2").read_bytes()
     with BadServer(bad.honest(image)) as server:
         outcome = importing(server.url(), small, "--reserve", "0").failed(73, "no-space")
