@@ -20,6 +20,7 @@ from importer.disk.detect import is_fixed_vhd_footer
 from importer.disk.extents import Extents
 from importer.disk.image import GIB, SECTOR, Format, Image, Limits
 from importer.disk.reads import Reads, Span
+from importer.disk.refusals import refuse_larger
 
 FOOTER = 512
 HEADER = 1024
@@ -123,16 +124,9 @@ def _inside(cause: str, field: str, offset: int, size: int, length: int) -> None
         raise Failure("truncated", cause, field=field, value=offset, needed_length=offset + size, length=length)
 
 
-def _judge_size(size: int, limits: Limits) -> None:
-    if size > limits.max_size:
-        raise Failure(
-            "too-large", "the disk is larger than the limit", virtual_size=size, max_size=limits.max_size, field="current_size"
-        )
-
-
 def _fixed(footer: bytes, length: int, limits: Limits) -> Image:
     size = length - FOOTER
-    _judge_size(size, limits)
+    refuse_larger(size, limits, "current_size")
     return Image(
         format=Format.VHD,
         virtual_size=size,
@@ -157,7 +151,7 @@ def _judge_copy(footer: bytes, limits: Limits) -> tuple[int, int]:
         raise Failure("corrupt", "a fixed VHD without a footer for its length at its end", field="disk_type", value=kind)
     if kind != DYNAMIC:
         raise Failure("unsupported", "not a fixed or dynamic VHD", field="disk_type", value=kind)
-    _judge_size(size, limits)
+    refuse_larger(size, limits, "current_size")
     if size > MAX_SIZE:
         raise Failure("unsupported", "the disk is larger than a VHD can be", field="current_size", value=size, limit=MAX_SIZE)
     if size % SECTOR:
