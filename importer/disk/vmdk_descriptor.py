@@ -35,13 +35,14 @@ def read_descriptor(head: bytes, offset: int, size: int) -> str:
         for found in _PARENT_ID.finditer(region):
             if not _NO_PARENT.match(region, found.end()):
                 unsafe("the image has a parent", "parentCID", _shown(region[found.end() : found.end() + 20]))
-    if offset == 0 or size == 0:
+    text = declared.partition(b"\0")[0]
+    if offset == 0 or size == 0 or (not text and offset * SECTOR == FIXED_AT and size <= MOST_SECTORS):
         unsupported("this is one part of a disk in several files: it has no descriptor", "descriptorOffset", offset)
     if offset * SECTOR != FIXED_AT or size > MOST_SECTORS:
         unsafe("the descriptor is not where readers look for it", "descriptorOffset, descriptorSize", f"{offset}, {size}")
-    if not _PARENT_ID.search(declared.partition(b"\0")[0]):
+    if not _PARENT_ID.search(text):
         corrupt("the descriptor does not say that there is no parent", "parentCID", "missing")
-    return _read_text(declared.partition(b"\0")[0].decode("latin-1"))
+    return _read_text(text.decode("latin-1"))
 
 
 def _read_text(text: str) -> str:
