@@ -1,7 +1,7 @@
 """A source in memory that obeys importer.sources.protocol.Source and can break on purpose."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from random import Random
 
 from importer.sources.protocol import Interrupted, SourceFacts
@@ -19,6 +19,8 @@ class MemorySource:
         self.fetched = 0
         self.attempts: list[tuple[int, int | None]] = []
         self.stalls: set[int] = set()
+        self.served: Callable[[int], None] = lambda _total: None
+        """Called with the bytes fetched so far after each chunk."""
         self.breaks = breaks
         self._random = Random(seed)
         self._chunk = chunk
@@ -43,6 +45,7 @@ class MemorySource:
             self.fetched += step
             yield self.data[at : at + step]
             at += step
+            self.served(self.fetched)
 
     async def settle(self) -> None:
         return None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from itertools import pairwise
 from random import Random
 from typing import TypeVar
 
@@ -127,13 +128,13 @@ async def test_a_second_answer_that_begins_otherwise_is_a_changed_source() -> No
     source = MemorySource(NOISE, ranges=False, breaks=1.0, seed=3)
     stream = Sequential(source, meter(), capacity=12, pinned=Pinned(piece=PIECE), policy=QUICK)
 
-    async def change() -> None:
-        while source.fetched < PIECE:
-            await asyncio.sleep(0)
-        source.data, source.breaks = b"x" + NOISE[1:], 0.0
+    def change(fetched: int) -> None:
+        if fetched > PIECE:
+            source.data, source.breaks = b"x" + NOISE[1:], 0.0
 
+    source.served = change
     with pytest.raises(Failure) as caught:
-        await bounded(asyncio.gather(change(), stream.run(), collect(stream)))
+        await bounded(asyncio.gather(stream.run(), collect(stream)))
     assert caught.value.code == "source-changed"
 
 
@@ -141,7 +142,7 @@ def reads(seed: int, *, sequential: bool) -> list[tuple[int, int]]:
     random = Random(seed)
     if sequential:
         cuts = sorted({0, len(NOISE), *(random.randrange(len(NOISE)) for _ in range(60))})
-        return list(zip(cuts, cuts[1:], strict=False))
+        return list(pairwise(cuts))
     return [
         (start, min(len(NOISE), start + random.randint(1, 2 * PIECE)))
         for start in (random.randrange(len(NOISE)) for _ in range(60))
@@ -184,7 +185,8 @@ def test_a_digest_that_follows_a_slightly_disordered_reader_fetches_nothing_twic
         source = MemorySource(NOISE, seed=seed, chunk=400_000)
         window = Window(length=len(NOISE), capacity=10, pinned=Pinned(piece=PIECE))
         fetch = asyncio.create_task(Fetcher(source, window, meter(), connections=2, policy=QUICK).run())
-        todo = iter(sorted(range(window.count), key=lambda index, random=Random(seed): index + random.random() * 3))
+        random = Random(seed)
+        todo = iter(sorted(range(window.count), key=lambda index: index + random.random() * 3))
         seen = bytearray()
 
         async def reader() -> None:
