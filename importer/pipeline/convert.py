@@ -78,7 +78,8 @@ async def _convert(work: Conversion, export: WindowExport | FileExport) -> str:
             with work.meter.clock("convert").working():
                 result = await _ticking(tool, work.meter)
         except Failure as failure:
-            raise export.failure or failure from failure
+            fault = serve.exception() if serve.done() and not serve.cancelled() else None
+            raise export.failure or fault or failure from failure
         finally:
             await _end(serve)
     if export.failure is not None:  # qemu-img took an EIO for something it could do without: the disk is not to be trusted

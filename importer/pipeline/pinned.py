@@ -20,14 +20,19 @@ class Pinned:
         self._piece = piece
         self._budget = budget
         self._kept = 0
+        self._longest = 0
         self._starts: list[int] = []
         self._data: list[bytes] = []
         self._digests: dict[int, list[tuple[Span, bytes]]] = {}
 
     def add(self, start: int, data: bytes) -> None:
         """Pin `data` at `start`. Raises Failure("source-changed") if it contradicts what is pinned already."""
-        if not data or self.cover(start, start + len(data)) is not None:
+        if not data:
             return
+        self.check(start, memoryview(data))
+        if self.cover(start, start + len(data)) is not None:
+            return
+        self._longest = max(self._longest, len(data))
         if self._kept + len(data) <= self._budget:
             at = bisect_right(self._starts, start)
             self._starts.insert(at, start)
@@ -59,7 +64,7 @@ class Pinned:
             low, high = max(base, start), min(base + len(data), end)
             if low < high and view[low - start : high - start] != memoryview(data)[low - base : high - base]:
                 raise _changed(low)
-            if base < start - (64 << 20):
+            if base + self._longest <= start:
                 break
         for span, digest in self._digests.get(start // self._piece, ()):
             if span.start >= start and span.end <= end and _digest(view[span.start - start : span.end - start]) != digest:

@@ -2,10 +2,12 @@
 
 import re
 from contextlib import aclosing
+from dataclasses import replace
 
 from importer.api.failure import Failure
 from importer.api.request import Checksum, ImportRequest
 from importer.sources import schemes
+from importer.sources.origin import redact, same_origin
 
 LENGTHS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
 LARGEST_FILE = 1 << 20
@@ -46,13 +48,16 @@ async def gather(request: ImportRequest, name: str) -> tuple[tuple[Checksum, str
     """Return every promise with where it comes from. Raises Failure."""
     promises = [(request.checksum, "--checksum")] if request.checksum else []
     if request.checksum_url:
-        promises.append((find(await _text(request), name, request.checksum_url), "--checksum-url"))
+        promises.append((find(await _text(request), name, redact(request.checksum_url)), "--checksum-url"))
     return tuple(promises)
 
 
 async def _text(request: ImportRequest) -> str:
     assert request.checksum_url is not None
-    source = await schemes.open_source(request.checksum_url, request.access)
+    access = request.access
+    if not same_origin(request.source, request.checksum_url):
+        access = replace(access, headers=())  # they were given for the image's server, and are for nobody else
+    source = await schemes.open_source(request.checksum_url, access)
     try:
         data = source.head
         if source.facts.length is None or source.facts.length > len(data):

@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -72,7 +73,10 @@ async def _run(request: ImportRequest, meter: Meter, policy: Policy) -> Receipt:
         finally:
             digests.close()
     finally:
-        await source.close()
+        with suppress(asyncio.CancelledError):  # a disk that is published is a success, whatever signal came meanwhile
+            await asyncio.sleep(0)
+        with suppress(asyncio.CancelledError):
+            await source.close()
 
 
 async def judge(request: ImportRequest, source: Source, pinned: Pinned, meter: Meter, policy: Policy) -> Judged:
@@ -138,10 +142,11 @@ async def _land(
         with meter.clock("sync").working():
             await asyncio.to_thread(target.sync)
         allocated = target.allocated()
+        versions = await _versions(landed.sandbox != ways.NO_TOOL)
         meter.enter("publishing")
         path = target.publish()  # not in a thread: a cancelled wait could leave a target behind
-        return await _receipt(
-            request, source, judged, landed, digests, verified, meter, path=path, size=size, allocated=allocated
+        return _receipt(
+            source, judged, landed, digests, verified, meter, path=path, size=size, allocated=allocated, versions=versions
         )
     finally:
         target.discard()
@@ -166,9 +171,9 @@ async def _grow(request: ImportRequest, target: Target, virtual: int) -> int:
     return request.size
 
 
-async def _receipt(
-    request: ImportRequest, source: Source, judged: Judged, landed: ways.Landed, digests: Digests, verified: tuple[str, ...],
-    meter: Meter, *, path: str, size: int, allocated: int,
+def _receipt(
+    source: Source, judged: Judged, landed: ways.Landed, digests: Digests, verified: tuple[str, ...],
+    meter: Meter, *, path: str, size: int, allocated: int, versions: dict[str, str],
 ) -> Receipt:  # fmt: skip
     ran_tool = landed.sandbox != ways.NO_TOOL
     return Receipt(
@@ -195,7 +200,7 @@ async def _receipt(
         connections=meter.most_connections,
         peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         sandbox=landed.sandbox,
-        versions=await _versions(ran_tool),
+        versions=versions,
         notes=tuple(meter.notes),
     )
 

@@ -98,9 +98,10 @@ class Sequential:
                             raise Failure("source-changed", "the second answer began with other bytes than the first")
                     if chunk:
                         arrived += len(chunk)
-                        watchdog.reschedule(None)
+                        due, paused = watchdog.when() or loop.time(), loop.time()
+                        watchdog.reschedule(None)  # a consumer that is busy is no fault of the server
                         await self._take(chunk)
-                        watchdog.reschedule(loop.time() + self._policy.stall_seconds)
+                        watchdog.reschedule(due + loop.time() - paused)
                         self._patience.progressed(loop.time())
         except TimeoutError:
             return Interrupted(f"stalled for {self._policy.stall_seconds:g} s")

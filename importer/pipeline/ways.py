@@ -12,7 +12,7 @@ from importer.disk import detect, examine
 from importer.disk.extents import Extents
 from importer.disk.image import Format, Image, Limits
 from importer.disk.reads import Reads
-from importer.disk.space import SpaceGuard
+from importer.disk.space import SpaceGuard, reserve_of
 from importer.disk.spill import Spill
 from importer.disk.target import Target
 from importer.pipeline import convert, movers
@@ -90,11 +90,11 @@ async def _copy(trip: Trip) -> Landed:
     trip.meter.enter("transferring")
     await asyncio.to_thread(trip.target.size_to, image.virtual_size, trip.request.preallocate)
     writer = Writer(trip.target, trip.meter, trip.guard)
-    await _bring(trip, writer, until=image.raw_span[1])
+    await _bring(trip, writer, until=image.raw_span[1], cap=_spill_cap(trip.source.facts.length or 0))
     return Landed(format=image.format, virtual_size=image.virtual_size)
 
 
-async def _bring(trip: Trip, writer: Writer, *, until: int | None) -> int:
+async def _bring(trip: Trip, writer: Writer, *, until: int | None, cap: movers.Cap) -> int:
     """Copy the object's own bytes, by ranges where the server has them; return its length."""
     if trip.source.facts.ranges and trip.source.facts.length is not None:
         orders = InOrder(
@@ -105,11 +105,9 @@ async def _bring(trip: Trip, writer: Writer, *, until: int | None) -> int:
             ordered=trip.digests.wanted,
         )
         fetch = Fetcher(trip.source, orders, trip.meter, connections=trip.connections, policy=trip.policy).run()
-        return await _together(
-            fetch, movers.copy(orders, writer, trip.digests, trip.meter, until=until, cap=_cap(trip)), orders.stop
-        )
+        return await _together(fetch, movers.copy(orders, writer, trip.digests, trip.meter, until=until, cap=cap), orders.stop)
     stream = Sequential(trip.source, trip.meter, capacity=CAPACITY, pinned=trip.pinned, policy=trip.policy)
-    work = movers.copy(stream, writer, trip.digests, trip.meter, until=until, cap=_cap(trip))
+    work = movers.copy(stream, writer, trip.digests, trip.meter, until=until, cap=cap)
     return await _together(stream.run(), work, stream.stop)
 
 
@@ -136,7 +134,7 @@ async def _stream(trip: Trip) -> Landed:
     trip.meter.enter("transferring")
     writer = Writer(trip.target, trip.meter, trip.guard)
     if trip.found.wrapper is None:
-        total = await _bring(trip, writer, until=None)
+        total = await _bring(trip, writer, until=None, cap=_cap(trip))
     else:
         total = await _decode(trip, writer, _cap(trip))
     size, found = total, Format.RAW
@@ -196,9 +194,12 @@ async def _spill(trip: Trip) -> Landed:
     try:
         trip.meter.note(f"a spill of up to {show_size(limit)} in {directory}: {trip.route.reason}")
         trip.meter.enter("spilling")
-        writer = Writer(spill, trip.meter, None)
+        guard = trip.guard
+        if trip.request.scratch_dir is not None:
+            guard = SpaceGuard(spill.free_space, reserve_of(spill.fd, trip.request.reserve))
+        writer = Writer(spill, trip.meter, guard)
         if trip.found.wrapper is None:
-            length = await _bring(trip, writer, until=None)
+            length = await _bring(trip, writer, until=None, cap=_spill_cap(limit))
         else:
             length = await _decode(trip, writer, _spill_cap(limit))
         trip.meter.spilled, trip.meter.written, trip.meter.zeroes = length, 0, 0

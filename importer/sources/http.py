@@ -4,8 +4,9 @@ Retries, watchdogs and the number of connections are the pipeline's business: ea
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
+from typing import Any
 
 import aiohttp
 
@@ -45,7 +46,7 @@ class HttpSource:
         try:
             probed = await probe(client, plain)
             source = cls(client, plain, probed, _facts(client, plain, probed, access))
-            await source._lengthen_head()
+            await source._in_time(source._lengthen_head())
         except BaseException:
             await client.close()
             raise
@@ -204,10 +205,20 @@ class HttpSource:
                     raise _lasting(error, self._facts.url) from error
                 await asyncio.sleep(0 if len(self._head) > before else self._client.policy.pause(1, error.retry_after))
 
+    async def _in_time(self, work: Coroutine[Any, Any, None]) -> None:
+        """Bound what no watchdog of the pipeline sees: a server that drips would hold it for ever."""
+        try:
+            async with asyncio.timeout(self._client.policy.head_limit):
+                await work
+        except TimeoutError:
+            raise Failure("stalled", "the server sends its first bytes too slowly", url=self._facts.url) from None
+
     async def settle(self) -> None:
         """Compare the head once more where the server gives no validator; else every answer was checked already."""
-        if self._version.validators() or not self._facts.ranges or not self._head:
-            return
+        if not self._version.validators() and self._facts.ranges and self._head:
+            await self._in_time(self._compare_head())
+
+    async def _compare_head(self) -> None:
         attempt = 0
         while True:
             attempt += 1

@@ -72,6 +72,14 @@ def origin(url: str) -> Origin:
     return Origin(parts.scheme, parts.hostname or "", parts.port or PORTS[parts.scheme])
 
 
+def same_origin(one: str, other: str) -> bool:
+    """Tell whether two sources as a person wrote them are http(s) URLs of one origin."""
+    try:
+        return origin(normalise(one)) == origin(normalise(other))
+    except ValueError:
+        return False
+
+
 def next_hop(trail: tuple[str, ...], location: str | None) -> str:
     """Return where a redirect leads. `trail` are the URLs asked so far, the answering one last.
 
