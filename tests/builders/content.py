@@ -48,10 +48,10 @@ def seeded(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def sparse_disk(path: Path, *, size: int, data: int, seed: int = 3) -> Path:
+def sparse_disk(path: Path, *, size: int, data: int, seed: int = 3, noise_each: int = 3) -> Path:
     """Write a raw disk of `size` bytes of which about `data` are data, in stretches of 4 MiB spread evenly.
 
-    A third of the data does not compress, the rest is text-like. Cheap to make: few random bytes, many copies.
+    One stretch in `noise_each` does not compress, the rest is text-like. Cheap to make: few random bytes, many copies.
     """
     stretch = 4 * MIB
     noise = random.Random(seed).randbytes(stretch)
@@ -63,7 +63,7 @@ def sparse_disk(path: Path, *, size: int, data: int, seed: int = 3) -> Path:
             image.seek(index * (size // count) // 4096 * 4096)
             turn = (index * 4096 * 7) % stretch
             # Turned round, no two stretches are alike for a decoder's window or for a wrong offset.
-            block = noise if index % 3 == 0 else text
+            block = noise if index % noise_each == 0 else text
             image.write(index.to_bytes(8, "big"))
             image.write((block[turn:] + block[:turn])[8:])
         image.truncate(size)

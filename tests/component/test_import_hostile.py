@@ -1,13 +1,15 @@
 """Every file of tests/hostile ends with its code and 65, leaves nothing, and reaches nothing outside itself."""
 
 import importlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from command import importing, slipstream
+from command import Outcome, importing, slipstream
 from fakes.webserver import Nginx
 from tools import tree
 
@@ -16,6 +18,10 @@ from importer.api.failure import CATALOGUE, Exit
 MODULES = sorted(path.stem for path in (Path(__file__).parent.parent / "hostile").glob("*_files.py"))
 FILES = [file for module in MODULES for file in importlib.import_module(f"hostile.{module}").FILES]
 BY_NAME = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+
+OVER_HTTP = "test_over_http_it_is_refused"
+Refusal = tuple[Outcome, list[str]]
+"""What an import said, and what it left in its target's directory."""
 
 
 class Canary:
@@ -63,17 +69,33 @@ def test_there_are_enough_of_them_and_no_two_of_a_name() -> None:
     assert {CATALOGUE[file.code].exit for file in FILES} == {Exit.DATA}
 
 
+@pytest.fixture(scope="module")
+def refusals(request: pytest.FixtureRequest, nginx: Nginx, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Refusal]:
+    """What became of every file that is going to be asked for: hundreds of processes, so as many at a time as there are cores."""
+    wanted = {item.callspec.params["file"].name for item in request.session.items if item.originalname == OVER_HTTP}
+
+    def attempt(file) -> Refusal:
+        landing = tmp_path_factory.mktemp("landing")
+        served = nginx.folder / f"hostile-{file.name}"
+        served.write_bytes(file.build())
+        outcome = importing(nginx.url(served.name), landing / "disk.img", timeout=60)
+        served.unlink()
+        return outcome, tree(landing)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        chosen = [file for file in FILES if file.name in wanted]
+        return dict(zip((file.name for file in chosen), pool.map(attempt, chosen), strict=True))
+
+
+@pytest.mark.timeout(600)  # the first one waits for all
 @BY_NAME
-def test_over_http_it_is_refused(file, nginx: Nginx, landing: Path) -> None:
-    served = nginx.folder / f"hostile-{file.name}"
-    served.write_bytes(file.build())
-    outcome = importing(nginx.url(served.name), landing / "disk.img", timeout=60)
+def test_over_http_it_is_refused(file, refusals: dict[str, Refusal]) -> None:
+    outcome, left = refusals[file.name]
     outcome.failed(65, file.code)
-    assert tree(landing) == []
-    served.unlink()
+    assert left == []
 
 
-@pytest.mark.parametrize("file", FILES[::5], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", FILES[::12], ids=lambda file: file.name)
 def test_from_a_local_file_it_is_refused(file, landing: Path, tmp_path: Path) -> None:
     path = tmp_path / "hostile.img"
     path.write_bytes(file.build())
@@ -81,7 +103,7 @@ def test_from_a_local_file_it_is_refused(file, landing: Path, tmp_path: Path) ->
     assert tree(landing) == []
 
 
-@pytest.mark.parametrize("file", FILES[2::5], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", FILES[2::12], ids=lambda file: file.name)
 def test_inspecting_it_ends_in_words_and_never_in_a_traceback(file, nginx: Nginx) -> None:
     served = nginx.folder / f"inspected-{file.name}"
     served.write_bytes(file.build())

@@ -65,7 +65,7 @@ WIDE = {
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", WIDE)
 def test_the_widest_window_that_is_promised(name: str, nginx: Nginx, landing: Path, tmp_path: Path) -> None:
-    raw = content.sparse_disk(tmp_path / "raw", size=256 * MIB, data=96 * MIB)
+    raw = content.sparse_disk(tmp_path / "raw", size=256 * MIB, data=96 * MIB, noise_each=8)
     served = nginx.folder / name
     program, *options = WIDE[name]
     with raw.open("rb") as source, served.open("wb") as sink:

@@ -19,6 +19,8 @@ from tools import tree
 Get = Callable[..., Path]
 DATA = content.seeded(10 * MIB, 31)
 SECRET = "hunter2-is-a-secret"
+WAYS = (("raw", None), ("raw", "gzip"), ("raw", "xz"), ("raw", "zstd"), ("qcow2", None), ("qcow2-zlib", None), ("qcow2", "gzip"))
+"""An image and a wrapper for each way through the pipeline."""
 ALGORITHMS = ("sha256", "sha512", "sha1", "md5")
 
 
@@ -27,8 +29,9 @@ def hex_of(path: Path, algorithm: str) -> str:
     return subprocess.run([f"{algorithm}sum", path], capture_output=True, text=True, check=True, timeout=30).stdout.split()[0]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("name", ["raw", "qcow2", "qcow2-zlib"])
+@pytest.mark.parametrize(
+    ("algorithm", "name"), [*((one, "raw") for one in ALGORITHMS), ("sha256", "qcow2"), ("sha512", "qcow2-zlib")]
+)
 def test_a_right_checksum_is_confirmed(algorithm: str, name: str, nginx: Nginx, image: Get, landing: Path) -> None:
     served = image(name)
     promise = hex_of(served, algorithm)
@@ -38,8 +41,7 @@ def test_a_right_checksum_is_confirmed(algorithm: str, name: str, nginx: Nginx, 
     proof.identical(landing / "disk.img", image("raw"), KINDS["raw"])
 
 
-@pytest.mark.parametrize("wrapper", [None, "gzip", "xz", "zstd"])
-@pytest.mark.parametrize("name", ["raw", "qcow2", "vmdk-stream"])
+@pytest.mark.parametrize(("name", "wrapper"), [*WAYS, ("vmdk-stream", None)])
 def test_a_wrong_checksum_publishes_nothing(name: str, wrapper: str | None, nginx: Nginx, image: Get, landing: Path) -> None:
     outcome = importing(nginx.url(image(name, wrapper).name), landing, "--checksum", f"sha256:{'0' * 64}")
     outcome.failed(65, "checksum-mismatch")
@@ -80,8 +82,7 @@ def test_a_checksum_file_that_promises_otherwise_or_nothing(nginx: Nginx, image:
     assert tree(landing) == []
 
 
-@pytest.mark.parametrize("wrapper", [None, "gzip", "xz", "zstd"])
-@pytest.mark.parametrize("name", ["raw", "qcow2", "vhd-fixed", "vmdk-stream"])
+@pytest.mark.parametrize(("name", "wrapper"), [*WAYS, ("vhd-fixed", None), ("vhdx", "zstd")])
 def test_the_digest_in_the_receipt_is_that_of_the_bytes_served(
     name: str, wrapper: str | None, nginx: Nginx, image: Get, landing: Path
 ) -> None:
@@ -287,7 +288,7 @@ def test_a_qcow2_may_be_taken_for_raw_when_told_so(nginx: Nginx, image: Get, lan
 
 def test_decoder_memory_refuses_a_large_window_before_decoding(nginx: Nginx, landing: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
-    raw.write_bytes(content.seeded(20 * MIB))
+    raw.write_bytes(content.seeded(2 * MIB))
     for suffix, words in (
         ("zst", ["zstd", "-1", "--long=27", "-q", "-c"]),
         ("xz", ["xz", "-0", "--lzma2=preset=0,dict=64MiB", "-c"]),
