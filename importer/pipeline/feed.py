@@ -40,6 +40,8 @@ class Feed:
 
     def read(self, size: int, /) -> bytes:
         """Return at least one byte, at most `size`; b"" at the end. Blocks; raises what `fail` was given."""
+        if self._error:
+            raise self._error
         if self._current is None and not self._advance():
             return b""
         assert self._current is not None

@@ -55,8 +55,6 @@ class Fetcher:
 
     async def run(self) -> None:
         """Fetch until the orders are over. Raises Failure; every connection is then closed."""
-        loop = asyncio.get_running_loop()
-        self._patience.progressed(loop.time())
         try:
             async with asyncio.TaskGroup() as lanes:
                 for lane in range(self._count):
@@ -72,8 +70,6 @@ class Fetcher:
                 orders.changed.clear()
                 with clock.idle():
                     await orders.changed.wait()
-                if self._active == 0:  # a consumer that was busy is no sign of a stalled server
-                    self._patience.progressed(asyncio.get_running_loop().time())
                 continue
             await self._attempt(span)
         orders.changed.set()
@@ -81,7 +77,7 @@ class Fetcher:
     async def _attempt(self, span: Span) -> None:
         loop = asyncio.get_running_loop()
         broke: Interrupted | None = None
-        at = span.start
+        at, began = span.start, loop.time()
         self._begin()
         try:
             async with asyncio.timeout(self._policy.stall_seconds) as watchdog, aclosing(self._chunks(span)) as chunks:
@@ -103,7 +99,9 @@ class Fetcher:
             self._meter.connections = self._active
         if at < span.end:
             self._orders.give_back(Span(at, span.end))
-            await self._recover(broke or Interrupted("the answer ended early"))
+            await self._recover(broke or Interrupted("the answer ended early"), began)
+        else:
+            self._patience.recovered()
 
     async def _chunks(self, span: Span):  # type: ignore[no-untyped-def]  # an async generator, so that aclosing() can end it
         clock = self._meter.clock("fetch")
@@ -121,14 +119,15 @@ class Fetcher:
         self._meter.most_connections = max(self._meter.most_connections, self._active)
 
     def _arrived(self, size: int, now: float) -> None:
-        self._patience.progressed(now)
+        self._patience.progressed(now, size)
         self._meter.fetched += size
         self._meter.tick()
 
-    async def _recover(self, broke: Interrupted) -> None:
+    async def _recover(self, broke: Interrupted, began: float) -> None:
         loop = asyncio.get_running_loop()
         delay = self._patience.broke(
-            broke.reason,
+            loop.time(),
+            began=began,
             crowded=broke.crowded,
             retry_after=broke.retry_after,
             chance=random.random(),  # noqa: S311  # jitter, not a secret

@@ -118,10 +118,11 @@ class Judge:
     async def _read(self, span: Span) -> bytes:
         """Read one span, patiently."""
         loop = asyncio.get_running_loop()
-        patience = Patience(policy=self._policy, connections=1, last_progress=loop.time())
+        patience = Patience(policy=self._policy, connections=1)
         data = bytearray()
         while len(data) < span.size:
             broke: Interrupted | None = None
+            began = loop.time()
             try:
                 async with (
                     self._lanes,
@@ -130,7 +131,7 @@ class Judge:
                 ):
                     async for chunk in chunks:
                         data += chunk
-                        patience.progressed(loop.time())
+                        patience.progressed(loop.time(), len(chunk))
             except TimeoutError:
                 broke = Interrupted("stalled")
             except Interrupted as interrupted:
@@ -138,7 +139,7 @@ class Judge:
             if len(data) >= span.size:
                 break
             broke = broke or Interrupted("the answer ended early")
-            delay = patience.broke(broke.reason, crowded=False, retry_after=broke.retry_after, chance=random.random())  # noqa: S311
+            delay = patience.broke(loop.time(), began=began, crowded=False, retry_after=broke.retry_after, chance=random.random())  # noqa: S311
             if patience.exhausted(loop.time() + delay):
                 code = "overloaded" if broke.crowded else "stalled"
                 raise Failure(code, "the server does not serve the bytes asked for", last_reason=broke.reason, offset=span.start)

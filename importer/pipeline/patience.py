@@ -15,8 +15,6 @@ class Policy:
     """Without a single new byte for this long the import ends with 75."""
     first_delay: float = 0.25
     longest_delay: float = 20.0
-    fruitless_attempts: int = 12
-    """Attempts in a row, over all connections, that brought nothing at all before a server that answers at once is given up."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,29 +24,39 @@ class Patience:
     policy: Policy
     connections: int
     """How many may be open now; lowered when the server is crowded, never raised again."""
-    last_progress: float = 0.0
-    fruitless: int = 0
     retries: int = 0
-    last_reason: str = ""
+    fruitless: int = 0
+    """Broken attempts since the last progress or the last connection given up."""
+    failing_since: float | None = None
+    """When the trouble began: an idle or slow consumer is none. None while all is well."""
+    _gained: int = 0
 
-    def progressed(self, now: float) -> None:
-        """Note that bytes arrived."""
-        self.last_progress = now
-        self.fruitless = 0
+    def progressed(self, now: float, size: int) -> None:
+        """Note that `size` bytes arrived; a trickle is no progress: the trouble ends after `stall_bytes` of them."""
+        if self.failing_since is None:
+            return
+        self._gained += size
+        if self._gained >= self.policy.stall_bytes:
+            self.recovered()
 
-    def broke(self, reason: str, *, crowded: bool, retry_after: float | None, chance: float) -> float:
-        """Note a broken attempt and return the seconds to wait before the next; `chance` is in 0..1."""
+    def recovered(self) -> None:
+        """Note that an attempt brought all it was asked for."""
+        self.failing_since = None
+        self.fruitless = self._gained = 0
+
+    def broke(self, now: float, *, began: float, crowded: bool, retry_after: float | None, chance: float) -> float:
+        """Note an attempt that began at `began` and broke; return the seconds to wait. `chance` is in 0..1."""
+        self.failing_since = began if self.failing_since is None else self.failing_since
         self.retries += 1
+        delay = min(
+            self.policy.longest_delay, self.policy.first_delay * 2.0 ** min(self.fruitless // max(1, self.connections), 10)
+        )
         self.fruitless += 1
-        self.last_reason = reason
         if crowded and self.connections > 1:
             self.connections -= 1
             self.fruitless = 0
-        delay = (
-            min(self.policy.longest_delay, self.policy.first_delay * 2 ** min(self.fruitless - 1, 10)) if self.fruitless else 0.05
-        )
         return max(delay * (0.5 + chance / 2), min(retry_after or 0.0, self.policy.give_up_seconds))
 
     def exhausted(self, now: float) -> bool:
         """Return True once going on is pointless."""
-        return now - self.last_progress > self.policy.give_up_seconds or self.fruitless >= self.policy.fruitless_attempts
+        return self.failing_since is not None and now - self.failing_since >= self.policy.give_up_seconds

@@ -47,11 +47,12 @@ class Sequential:
     async def run(self) -> None:
         """Read the object to its verified end. Raises Failure."""
         loop = asyncio.get_running_loop()
-        self._patience.progressed(loop.time())
         self._meter.most_connections = 1
+        began = loop.time()
         while (broke := await self._attempt()) is not None:
             delay = self._patience.broke(
-                broke.reason,
+                loop.time(),
+                began=began,
                 crowded=broke.crowded,
                 retry_after=broke.retry_after,
                 chance=random.random(),  # noqa: S311
@@ -67,6 +68,7 @@ class Sequential:
                     received=self._received,
                 )
             await asyncio.sleep(delay)
+            began = loop.time()
         if self._piece is not None:
             self._hand_over(self._piece)
         self._ended = True
@@ -102,7 +104,7 @@ class Sequential:
                         watchdog.reschedule(None)  # a consumer that is busy is no fault of the server
                         await self._take(chunk)
                         watchdog.reschedule(due + loop.time() - paused)
-                        self._patience.progressed(loop.time())
+                        self._patience.progressed(loop.time(), len(chunk))
         except TimeoutError:
             return Interrupted(f"stalled for {self._policy.stall_seconds:g} s")
         except Interrupted as interrupted:

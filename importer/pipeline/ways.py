@@ -220,6 +220,8 @@ def _spill_limit(trip: Trip) -> int:
     if trip.found.wrapper is None and length is not None:
         return length
     virtual = trip.found.image.virtual_size if trip.found.image else trip.request.max_size
+    if trip.found.format is Format.VHDX:  # qemu-img's fixed ones hold every block twice: allocated first, then appended
+        virtual *= 2
     return virtual + virtual // 10 + SPILL_SLACK
 
 

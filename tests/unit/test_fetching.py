@@ -23,7 +23,7 @@ from importer.pipeline.shelf import PIECE
 from importer.pipeline.window import Window
 
 T = TypeVar("T")
-QUICK = Policy(first_delay=0.0001, longest_delay=0.001, fruitless_attempts=10_000, stall_seconds=5.0)
+QUICK = Policy(first_delay=0.0001, longest_delay=0.001, stall_seconds=5.0)
 NOISE = Random(7).randbytes(9 * PIECE + 4321)
 
 
