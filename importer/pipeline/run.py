@@ -3,11 +3,11 @@
 import asyncio
 import os
 import platform
-import resource
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from importer.api.failure import Failure
 from importer.api.report import Receipt, Reporter
@@ -198,11 +198,19 @@ def _receipt(
         limiting_stage=meter.limiting(),
         retries=meter.retries,
         connections=meter.most_connections,
-        peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_rss=_high_water(),
         sandbox=landed.sandbox,
         versions=versions,
         notes=tuple(meter.notes),
     )
+
+
+def _high_water() -> int:
+    """Return the most memory this process had resident. Not ru_maxrss: that begins with what the parent had at fork."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 async def _versions(ran_tool: bool) -> dict[str, str]:
