@@ -119,7 +119,7 @@ async def test_a_server_that_drips_is_cut_where_it_serves_no_ranges() -> None:
             await wire.send(DATA[at : at + 1])
             await asyncio.sleep(0.05)
 
-    policy = Policy(stall_seconds=0.6, first_delay=0.01, longest_delay=0.02)
+    policy = Policy(stall_seconds=0.6, give_up_seconds=2.0, first_delay=0.01, longest_delay=0.02)
     with BadServer(behave) as server:
         source = await HttpSource.open(server.url(), Access())
         stream = Sequential(source, Meter(reporter=Silent()), capacity=8, pinned=Pinned(piece=1 << 20), policy=policy)
