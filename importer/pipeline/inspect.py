@@ -13,7 +13,7 @@ from importer.disk.target import Target
 from importer.pipeline.judge import Found, Judge, OutOfReach
 from importer.pipeline.pinned import Pinned
 from importer.pipeline.room import Room
-from importer.pipeline.run import needed_at_least, policy_of
+from importer.pipeline.run import check_size, needed_at_least, policy_of
 from importer.pipeline.shelf import PIECE
 from importer.sources import schemes
 from importer.sources.protocol import Source
@@ -46,6 +46,7 @@ async def _judged(judge: Judge, request: ImportRequest) -> tuple[Found | None, E
     warnings = []
     try:
         found = await judge.find(request)
+        check_size(request, found)
     except Failure as failure:
         return None, None, [failure], []
     extents = None

@@ -82,9 +82,16 @@ async def decode(
 
 
 async def decode_blocks(
-    pieces: Pieces, blocks: tuple[xz_index.XzBlock, ...], writer: Writer, digests: Digests, meter: Meter, *, memory: int
+    pieces: Pieces,
+    blocks: tuple[xz_index.XzBlock, ...],
+    writer: Writer,
+    digests: Digests,
+    meter: Meter,
+    *,
+    memory: int,
+    threads: int,
 ) -> int:
-    """Decode independent xz blocks, as many at once as there are threads; each knows where its bytes belong."""
+    """Decode independent xz blocks, `threads` at once; each knows where its bytes belong."""
     feeds = [Feed() for _ in blocks]
     deal = _Deal(blocks, feeds)
     loop = asyncio.get_running_loop()
@@ -106,7 +113,7 @@ async def decode_blocks(
         for feed in feeds:
             feed.fail(error)
 
-    with ThreadPoolExecutor(THREADS, "decode") as pool:
+    with ThreadPoolExecutor(threads, "decode") as pool:
         works = [loop.run_in_executor(pool, one, index) for index in range(len(blocks))]
         pump = asyncio.ensure_future(_pump(pieces, digests, deal.piece, deal.close))
         try:
@@ -119,6 +126,11 @@ async def decode_blocks(
             await asyncio.gather(pump, *works, return_exceptions=True)
             raise
     return sum(block.uncompressed_size for block in blocks)
+
+
+def threads_for(dictionary: int | None, memory: int) -> int:
+    """Return how many decoders with dictionaries of this many bytes may run at once; the first alone is judged elsewhere."""
+    return max(1, min(THREADS, memory // dictionary)) if dictionary else THREADS
 
 
 class _Deal:

@@ -93,7 +93,7 @@ async def judge(request: ImportRequest, source: Source, pinned: Pinned, meter: M
                 extents = None
     finally:
         meter.fetched += reader.bytes_read
-    _check_size(request, found)
+    check_size(request, found)
     return Judged(
         found=found,
         extents=extents,
@@ -110,7 +110,8 @@ async def judge(request: ImportRequest, source: Source, pinned: Pinned, meter: M
     )
 
 
-def _check_size(request: ImportRequest, found: Found) -> None:
+def check_size(request: ImportRequest, found: Found) -> None:
+    """Raise Failure("shrink") for a --size that would cut the disk."""
     virtual = found.image.virtual_size if found.image else found.decoded_size
     if request.size is not None and virtual is not None and request.size < virtual:
         raise Failure("shrink", "--size is smaller than the disk in the image", size=request.size, virtual_size=virtual)

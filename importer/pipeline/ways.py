@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from importer.api.failure import Failure
 from importer.api.request import ImportRequest
-from importer.disk import detect, examine
+from importer.disk import detect, examine, xz_index
 from importer.disk.extents import Extents
 from importer.disk.image import Format, Image, Limits
 from importer.disk.reads import Reads
@@ -23,6 +23,7 @@ from importer.pipeline.judge import Found
 from importer.pipeline.meter import Meter
 from importer.pipeline.patience import Policy
 from importer.pipeline.pinned import Pinned
+from importer.pipeline.room import Room
 from importer.pipeline.route import Route, Way
 from importer.pipeline.sequential import Sequential
 from importer.pipeline.shelf import PIECE
@@ -123,7 +124,8 @@ async def _decode(trip: Trip, writer: Writer, cap: movers.Cap) -> int:
         pieces = Sequential(trip.source, trip.meter, capacity=CAPACITY, pinned=trip.pinned, policy=trip.policy)
         fetch = pieces.run()
     if trip.found.blocks:
-        work = movers.decode_blocks(pieces, trip.found.blocks, writer, trip.digests, trip.meter, memory=memory)
+        threads = movers.threads_for(xz_index.first_dictionary(trip.source.head), memory)
+        work = movers.decode_blocks(pieces, trip.found.blocks, writer, trip.digests, trip.meter, memory=memory, threads=threads)
     else:
         work = movers.decode(pieces, wrapper, writer, trip.digests, trip.meter, memory=memory, cap=cap)
     return await _together(fetch, work, pieces.stop)
@@ -190,6 +192,10 @@ async def _spill(trip: Trip) -> Landed:
     """Put the image into an unlinked file first, judge it there, and convert from there."""
     directory = trip.request.scratch_dir or trip.target.directory
     limit = _spill_limit(trip)
+    if (
+        trip.found.wrapper is None and trip.source.facts.length is not None
+    ):  # then the limit is what it will take: said before the body
+        Room.at(directory, trip.request.reserve).judge(needed=limit, virtual_size=None, preallocate=False)
     spill = await asyncio.to_thread(Spill.open, directory, cap=limit)
     try:
         trip.meter.note(f"a spill of up to {show_size(limit)} in {directory}: {trip.route.reason}")

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builders.images import KINDS, used_in_place
 from command import importing
 from fakes import behaviours as bad
 from fakes.badhttp import BadServer, Behaviour, Request, Wire
+from fakes.webserver import Nginx
 from tools import tree
 
 from importer.api.failure import Failure
@@ -23,6 +25,7 @@ from importer.pipeline.exports import FileExport
 from importer.pipeline.meter import Meter
 from importer.pipeline.patience import Policy
 from importer.pipeline.pinned import Pinned
+from importer.pipeline.room import Room
 from importer.pipeline.run import run
 from importer.pipeline.sequential import Sequential
 from importer.sources.client import HttpPolicy
@@ -162,3 +165,14 @@ async def test_a_spill_keeps_the_reserve_free(image: Get, landing: Path, monkeyp
             await run(ImportRequest(source=str(image("qcow2", "gzip")), target=str(landing), scratch_dir=scratch), Silent())
         assert caught.value.code == "no-space"
         assert tree(landing) == []
+
+
+async def test_a_spill_that_cannot_fit_is_told_before_the_body(
+    nginx: Nginx, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = used_in_place(KINDS["qcow2"], nginx.folder / "no-room-for-a-spill", size=256 << 20, writes=120, chunk=1 << 20)
+    monkeypatch.setattr(Room, "at", lambda directory, _reserve: Room(directory=directory, free=1 << 20, reserve=0))
+    with pytest.raises(Failure) as caught:
+        await run(ImportRequest(source=nginx.url(used.name), target=str(landing)), Silent())
+    assert caught.value.code == "no-space"
+    assert tree(landing) == []
