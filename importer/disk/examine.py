@@ -74,5 +74,5 @@ def _examine_raw(length: int, limits: Limits) -> Reads[Image]:
 
 
 def _walk_raw(image: Image, extents: Extents) -> Reads[None]:
-    extents.add(0, image.virtual_size)
+    extents.add(0, 0, image.virtual_size)
     yield from ()

@@ -12,6 +12,7 @@ from array import array
 from collections import OrderedDict
 
 from importer.api.failure import Failure
+from importer.disk.chart import Chart
 
 GRANULES = 1 << 22
 """Most counters of compressed starts, 4 bytes each."""
@@ -22,8 +23,12 @@ BITMAP_BYTES = 128 << 20
 class Extents:
     """Collects one image's claims; raises Failure("truncated" | "bomb") at the first that cannot stand."""
 
-    def __init__(self, *, length: int, unit: int, window: int = 32 << 20, piece: int = 1 << 20) -> None:
+    def __init__(
+        self, *, length: int, unit: int, window: int = 32 << 20, piece: int = 1 << 20, chart: Chart | None = None
+    ) -> None:
         """Judge an object of `length` bytes mapped in units of `unit` bytes, as a window of `window` bytes would read it.
+
+        What is claimed is also noted in `chart`, if given.
 
         Every plain run must begin at a multiple of `unit`: a format whose blocks are not aligned to their own
         size names a smaller unit that divides all offsets. Raises Failure("unsupported") for an object so long
@@ -33,6 +38,7 @@ class Extents:
             raise Failure("unsupported", "the image is too long for clusters this small", length=length, cluster=unit)
         self.length = length
         self.unit = unit
+        self.chart = chart
         self.data_bytes = 0
         """Guest bytes backed by data (compressed ones count whole). Preallocated clusters count too, though they hold zeroes."""
         self.compressed_clusters = 0
@@ -46,8 +52,8 @@ class Extents:
         self._granule = max(512, -(-length // GRANULES))
         self._starts: array[int] | None = None
 
-    def add(self, host: int, size: int, *, data: int | None = None) -> None:
-        """Claim `size` bytes of plain data at `host`, of which `data` bytes count (all, unless said otherwise).
+    def add(self, guest: int, host: int, size: int, *, data: int | None = None) -> None:
+        """Claim `size` bytes at `host` as the disk's from `guest` on, of which `data` bytes count (all, unless said otherwise).
 
         A run that does not end at a multiple of `unit` still takes its last unit whole. Nothing for size 0.
         """
@@ -61,6 +67,8 @@ class Extents:
             raise Failure("bomb", "two places of the disk share the same bytes of the image", offset=host, size=size)
         self.data_bytes += size if data is None else data
         self._touch(host, size)
+        if self.chart is not None:
+            self.chart.plain(guest, host, size)
 
     def claim(self, host: int, size: int) -> bool:
         """Claim the bytes of a table, which no data may share; False if some of them are claimed already.
@@ -71,8 +79,8 @@ class Extents:
             raise Failure("truncated", "a table of the image lies past its end", needed_length=host + size, length=self.length)
         return size <= 0 or self._mark(host // self.unit, (host + size - 1) // self.unit)
 
-    def add_compressed(self, host: int, size: int, guest: int, densest: int) -> None:
-        """Claim one compressed cluster of `guest` bytes held in up to `size` bytes at `host`.
+    def add_compressed(self, guest: int, host: int, size: int, *, holds: int, densest: int) -> None:
+        """Claim one compressed cluster: the disk's `holds` bytes from `guest` on, in up to `size` bytes at `host`.
 
         `densest` is the fewest bytes that can hold such a cluster: more starts in one stretch of the object
         than fit there means that entries share them. `size` may be rounded up to sectors past the end.
@@ -87,9 +95,12 @@ class Extents:
         if starts[slot] > self._granule // (densest or 1) + 1:
             raise Failure("bomb", "many places of the disk share the same compressed bytes of the image", offset=host)
         self.compressed_clusters += 1
-        self.data_bytes += guest
+        self.data_bytes += holds
         end = host + size
-        self._touch(host, (end if end < self.length else self.length) - host)
+        held = (end if end < self.length else self.length) - host
+        self._touch(host, held)
+        if self.chart is not None:
+            self.chart.packed(guest, host, held)
 
     def _mark(self, first: int, last: int) -> bool:
         """Set the bits first..last; False if one of them is set already (the others may then be set or not)."""

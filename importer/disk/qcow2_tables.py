@@ -127,22 +127,24 @@ def _judge_standard(entries: "array[int]", guest: int, virtual_size: int, layout
     reach = -(-(virtual_size - guest) // cluster)
     if reach < len(entries):
         entries = entries[:reach]
-    packed: list[int] = []
+    packed: list[tuple[int, int]] = []
     start = follows = 0  # the current run's first host byte, and the entry that would continue it; 0: no run
     size = 0
+    at = guest - cluster
     for entry in entries:
+        at += cluster
         if entry == follows:
             if entry:
                 follows += cluster
                 size += cluster
             continue
         if follows:
-            extents.add(start, size)
+            extents.add(at - size, start, size)
             follows = size = 0
         if not entry:
             continue
         if entry & COMPRESSED:
-            packed.append(entry)
+            packed.append((at, entry))
             continue
         start = _plain_host(entry, layout)
         if start:
@@ -150,8 +152,8 @@ def _judge_standard(entries: "array[int]", guest: int, virtual_size: int, layout
             follows, size = entry + cluster, cluster
     if follows:
         # The disk may end within its last cluster; what lies after that need not be there.
-        beyond = guest + len(entries) * cluster - virtual_size
-        extents.add(start, size - max(0, beyond))
+        end = guest + len(entries) * cluster
+        extents.add(end - size, start, size - max(0, end - virtual_size))
     _claim_compressed(packed, layout, extents)
     _judge_compressed(entries, layout)
 
@@ -182,13 +184,13 @@ def _judge_compressed(entries: "array[int]", layout: Layout) -> None:
         raise Failure("bomb", "two places of the disk share the same compressed bytes of the image", table_begins_at=offsets[0])
 
 
-def _claim_compressed(packed: list[int], layout: Layout, extents: Extents) -> None:
-    """Claim the compressed entries gathered so far and forget them."""
+def _claim_compressed(packed: list[tuple[int, int]], layout: Layout, extents: Extents) -> None:
+    """Claim the compressed entries gathered so far, each with its place on the disk, and forget them."""
     if not packed:
         return
     shift, mask, sectors = _fields(layout)
     cluster, densest, length, add = layout.cluster, layout.densest, extents.length, extents.add_compressed
-    for entry in packed:
+    for guest, entry in packed:
         host = entry & mask
         size = ((entry >> shift & sectors) + 1) * SECTOR - (host & SECTOR - 1)
         if host + size >= length + SECTOR:
@@ -199,7 +201,7 @@ def _claim_compressed(packed: list[int], layout: Layout, extents: Extents) -> No
                 needed_length=host + size - SECTOR + 1,
                 length=length,
             )
-        add(host, size, cluster, densest)
+        add(guest, host, size, holds=cluster, densest=densest)
     packed.clear()
 
 
@@ -207,14 +209,14 @@ def _judge_extended(entries: "array[int]", guest: int, virtual_size: int, layout
     """Claim what one table of 16-byte entries maps: an entry, then 32 bits of zero and 32 of allocated subclusters."""
     cluster = layout.cluster
     sub = cluster // 32
-    packed: list[int] = []
+    packed: list[tuple[int, int]] = []
     for entry, bitmap in zip(entries[::2], entries[1::2], strict=True):
         reach = min(cluster, virtual_size - guest)
         guest += cluster
         if reach <= 0:
             break
         if entry & COMPRESSED:
-            packed.append(entry)
+            packed.append((guest - cluster, entry))
             continue
         host, allocated, zero = _plain_host(entry, layout), bitmap & 0xFFFFFFFF, bitmap >> 32
         if allocated & zero or (allocated and not host):
@@ -223,6 +225,7 @@ def _judge_extended(entries: "array[int]", guest: int, virtual_size: int, layout
             )
         if allocated:
             _claim_compressed(packed, layout, extents)
-            extents.add(host, min(reach, allocated.bit_length() * sub), data=min(reach, allocated.bit_count() * sub))
+            covered, counted = (min(reach, count * sub) for count in (allocated.bit_length(), allocated.bit_count()))
+            extents.add(guest - cluster, host, covered, data=counted)
     _claim_compressed(packed, layout, extents)
     _judge_compressed(entries[::2], layout)

@@ -102,4 +102,5 @@ def walk(image: Image, length: int, extents: Extents) -> Reads[None]:
         base = layout.data_offset
         hosts = (base + entry * BLOCK if entry < ALLOCATED_BELOW else -1 for entry in words(data, "I", "little"))
         for index, host, count in runs(hosts, BLOCK):
-            extents.add(host, min(count * BLOCK, image.virtual_size - (first + index) * BLOCK))
+            guest = (first + index) * BLOCK
+            extents.add(guest, host, min(count * BLOCK, image.virtual_size - guest))

@@ -89,7 +89,7 @@ def walk(image: Image, length: int, extents: Extents) -> Reads[None]:
     """
     layout = image.layout
     if not isinstance(layout, Layout):
-        extents.add(0, image.virtual_size)
+        extents.add(0, 0, image.virtual_size)
         return
     bat = layout.entries * 4
     for offset, size in ((0, FOOTER), (layout.header_offset, HEADER), (layout.bat_offset, bat), (length - FOOTER, FOOTER)):
@@ -206,20 +206,23 @@ def _judge_blocks(piece: bytes, index: int, virtual_size: int, layout: Layout, e
     reach = max(0, -(-virtual_size // layout.block) - index)
     _judge_unused(entries[reach:], taken, extents.length)
     start = follows = blocks = 0
+    at = (index - 1) * layout.block
     for entry in entries[:reach]:
+        at += layout.block
         if blocks and entry == follows:
             follows += stride
             blocks += 1
             continue
         if blocks:
-            extents.add(start * SECTOR, blocks * taken, data=blocks * layout.block)
+            extents.add(at - blocks * layout.block, start * SECTOR, blocks * taken, data=blocks * layout.block)
             blocks = 0
         if entry != UNALLOCATED:
             start, follows, blocks = entry, entry + stride, 1
     if blocks:
         # Bytes of the last block that lie past the disk's end are in the object, but no data.
-        beyond = max(0, (index + len(entries[:reach])) * layout.block - virtual_size)
-        extents.add(start * SECTOR, blocks * taken, data=blocks * layout.block - beyond)
+        end = at + layout.block
+        data = blocks * layout.block - max(0, end - virtual_size)
+        extents.add(end - blocks * layout.block, start * SECTOR, blocks * taken, data=data)
 
 
 def _judge_unused(entries: "array[int]", taken: int, length: int) -> None:

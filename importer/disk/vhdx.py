@@ -265,7 +265,8 @@ def walk(image: Image, length: int, extents: Extents) -> Reads[None]:
         for index, host, count in runs(_hosts(entries), block):
             if host < MIB:
                 raise Failure("corrupt", "a block lies in the header", offset=host)
-            extents.add(host, min(count * block, image.virtual_size - (payload + index) * block))
+            guest = (payload + index) * block
+            extents.add(guest, host, min(count * block, image.virtual_size - guest))
 
 
 def _hosts(entries: Iterable[int]) -> list[int]:

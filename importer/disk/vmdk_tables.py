@@ -100,26 +100,27 @@ def _walk_tables(tables: list[tuple[int, int]], image: Image, layout: Layout, ex
             reach = min(TABLE_ENTRIES, -(-(image.virtual_size - guest) // layout.grain))
             grains = entries[place * TABLE_ENTRIES : place * TABLE_ENTRIES + reach]
             if layout.compressed:
-                last = max(last, _claim_compressed(grains, layout, extents))
+                last = max(last, _claim_compressed(grains, guest, layout, extents))
             else:
-                _claim_plain(grains, image.virtual_size - guest, layout, extents)
+                _claim_plain(grains, guest, image.virtual_size, layout, extents)
     return last
 
 
-def _claim_plain(grains: Sequence[int], room: int, layout: Layout, extents: Extents) -> None:
-    """Claim the grains of one table; the disk ends `room` bytes after the table's beginning."""
+def _claim_plain(grains: Sequence[int], guest: int, virtual_size: int, layout: Layout, extents: Extents) -> None:
+    """Claim the grains of one table, which maps the disk from `guest` on."""
     absent = layout.zero_grains
     hosts = (grain * SECTOR if grain > absent else -1 for grain in grains)
     for index, host, count in runs(hosts, layout.grain):
         if host < layout.reserved:
             raise Failure("corrupt", "a grain lies in the header", offset=host)
-        extents.add(host, min(count * layout.grain, room - index * layout.grain))
+        at = guest + index * layout.grain
+        extents.add(at, host, min(count * layout.grain, virtual_size - at))
 
 
-def _claim_compressed(grains: Sequence[int], layout: Layout, extents: Extents) -> int:
-    """Claim the compressed grains of one table; return where the last of them lies, 0 if there are none."""
+def _claim_compressed(grains: Sequence[int], guest: int, layout: Layout, extents: Extents) -> int:
+    """Claim the compressed grains of one table, which maps the disk from `guest` on; return where the last lies, 0 for none."""
     absent, length, last = layout.zero_grains, extents.length, 0
-    for grain in grains:
+    for index, grain in enumerate(grains):
         if grain <= absent:
             continue
         host = grain * SECTOR
@@ -128,7 +129,9 @@ def _claim_compressed(grains: Sequence[int], layout: Layout, extents: Extents) -
         refuse_beyond(host + MARKER, length, "a grain")
         if not extents.claim(host, min(layout.densest, length - host)):
             raise Failure("bomb", "two places of the disk share the same compressed bytes of the image", offset=host)
-        extents.add_compressed(host, layout.grain, layout.grain, layout.densest)
+        extents.add_compressed(
+            guest + index * layout.grain, host, MARKER + 2 * layout.grain, holds=layout.grain, densest=layout.densest
+        )
         last = max(last, host)
     return last
 
