@@ -5,18 +5,18 @@ What to fetch next is decided by an `Orders` object (in order, or on demand); wh
 
 import asyncio
 import random
-from contextlib import aclosing
+from collections.abc import Callable
 from typing import Protocol
 
 from importer.api.failure import Failure
 from importer.disk.reads import Span
 from importer.pipeline.meter import Meter
 from importer.pipeline.patience import Patience, Policy
-from importer.sources.protocol import Interrupted, Source
+from importer.sources.protocol import Basin, Interrupted, Source
 
 
-class Orders(Protocol):
-    """Tells connections what to fetch. All calls are made on the event loop."""
+class Orders(Basin, Protocol):
+    """Tells connections what to fetch, and takes it. All calls are made on the event loop."""
 
     changed: asyncio.Event
     """Set whenever `take` may answer differently than before."""
@@ -34,9 +34,32 @@ class Orders(Protocol):
         """Take back what an attempt did not bring."""
         ...
 
-    def put(self, at: int, chunk: bytes) -> None:
-        """Take the bytes of an attempt as they come."""
-        ...
+
+class _Flow:
+    """The basin of one attempt: passes bytes on to the orders, counts them and feeds the watchdog."""
+
+    def __init__(
+        self, at: int, orders: Orders, watchdog: asyncio.Timeout, policy: Policy, arrived: Callable[[int, float], None]
+    ) -> None:
+        self.at = at
+        """Where the next byte belongs."""
+        self.place = orders.place
+        self._orders = orders
+        self._watchdog = watchdog
+        self._policy = policy
+        self._arrived = arrived
+        self._clock = asyncio.get_running_loop().time
+        self._fed, self._due = self._clock(), at + policy.stall_bytes
+
+    def filled(self, at: int, count: int) -> None:
+        self._orders.filled(at, count)
+        self.at = at + count
+        now = self._clock()
+        self._arrived(count, now)
+        # An expired watchdog cannot be fed: its attempt is about to end.
+        if self.at >= self._due and now - self._fed >= self._policy.stall_seconds / 50 and not self._watchdog.expired():
+            self._fed, self._due = now, self.at + self._policy.stall_bytes
+            self._watchdog.reschedule(now + self._policy.stall_seconds)
 
 
 class Fetcher:
@@ -77,19 +100,13 @@ class Fetcher:
     async def _attempt(self, span: Span) -> None:
         loop = asyncio.get_running_loop()
         broke: Interrupted | None = None
-        at, began = span.start, loop.time()
+        began = loop.time()
         self._begin()
         try:
-            async with asyncio.timeout(self._policy.stall_seconds) as watchdog, aclosing(self._chunks(span)) as chunks:
-                fed, due = loop.time(), at + self._policy.stall_bytes
-                async for chunk in chunks:
-                    self._orders.put(at, chunk)
-                    at += len(chunk)
-                    now = loop.time()
-                    self._arrived(len(chunk), now)
-                    if at >= due and now - fed >= self._policy.stall_seconds / 50:
-                        fed, due = now, at + self._policy.stall_bytes
-                        watchdog.reschedule(now + self._policy.stall_seconds)
+            async with asyncio.timeout(self._policy.stall_seconds) as watchdog:
+                flow = _Flow(span.start, self._orders, watchdog, self._policy, self._arrived)
+                with self._meter.clock("fetch").working():
+                    await self._source.pour(span.start, span.end, flow)
         except TimeoutError:
             broke = Interrupted(f"stalled: fewer than {self._policy.stall_bytes} bytes in {self._policy.stall_seconds:g} s")
         except Interrupted as interrupted:
@@ -97,21 +114,11 @@ class Fetcher:
         finally:
             self._active -= 1
             self._meter.connections = self._active
-        if at < span.end:
-            self._orders.give_back(Span(at, span.end))
+        if flow.at < span.end:
+            self._orders.give_back(Span(flow.at, span.end))
             await self._recover(broke or Interrupted("the answer ended early"), began)
         else:
             self._patience.recovered()
-
-    async def _chunks(self, span: Span):  # type: ignore[no-untyped-def]  # an async generator, so that aclosing() can end it
-        clock = self._meter.clock("fetch")
-        async with aclosing(self._source.fetch(span.start, span.end)) as chunks:  # type: ignore[type-var]
-            while True:
-                with clock.working():
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    return
-                yield chunk
 
     def _begin(self) -> None:
         self._active += 1

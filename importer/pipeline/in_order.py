@@ -64,9 +64,13 @@ class InOrder:
         self._returned = deque(sorted([*self._returned, span]))
         self.changed.set()
 
-    def put(self, at: int, chunk: bytes) -> None:
-        """See Shelf.put."""
-        self._shelf.put(at, chunk)
+    def place(self, at: int) -> memoryview:
+        """See Shelf.place."""
+        return self._shelf.place(at)
+
+    def filled(self, at: int, count: int) -> None:
+        """See Shelf.filled."""
+        self._shelf.filled(at, count)
 
     def _full(self, piece: Piece) -> None:
         if not self._ordered:

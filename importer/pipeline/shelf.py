@@ -77,20 +77,18 @@ class Shelf:
         self._on_full(piece)
         return True
 
-    def put(self, at: int, chunk: bytes) -> None:
-        """Copy `chunk` to where it belongs. Raises Failure("source-changed") when judged bytes come back different."""
-        taken, size = 0, len(chunk)
-        while taken < size:
-            piece = self.pieces[at // PIECE]
-            inside = at - piece.start
-            step = min(size - taken, len(piece.view) - inside)
-            piece.view[inside : inside + step] = memoryview(chunk)[taken : taken + step] if step < size else chunk
-            piece.filled = inside + step
-            taken += step
-            at += step
-            if piece.full:
-                self._pinned.check(piece.start, piece.view)
-                self._on_full(piece)
+    def place(self, at: int) -> memoryview:
+        """Return where the bytes from `at` on go, up to the end of their piece."""
+        piece = self.pieces[at // PIECE]
+        return piece.view[at - piece.start :]
+
+    def filled(self, at: int, count: int) -> None:
+        """Note `count` bytes of one piece at `at`. Raises Failure("source-changed") when judged bytes came back different."""
+        piece = self.pieces[at // PIECE]
+        piece.filled = at - piece.start + count
+        if piece.full:
+            self._pinned.check(piece.start, piece.view)
+            self._on_full(piece)
 
     def release(self, index: int) -> None:
         """Give the buffer of piece `index` back."""

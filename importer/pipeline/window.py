@@ -205,9 +205,13 @@ class Window:
         self._returned.append(span)
         self.changed.set()
 
-    def put(self, at: int, chunk: bytes) -> None:
-        """See Shelf.put."""
-        self._shelf.put(at, chunk)
+    def place(self, at: int) -> memoryview:
+        """See Shelf.place."""
+        return self._shelf.place(at)
+
+    def filled(self, at: int, count: int) -> None:
+        """See Shelf.filled."""
+        self._shelf.filled(at, count)
 
     def _full(self, piece: Piece) -> None:
         self._idle[piece.index] = None

@@ -16,7 +16,7 @@ from importer.sources.answers import REDIRECTS, STALE_ROUTE, Answer, Broken, ope
 from importer.sources.client import Client, HttpPolicy
 from importer.sources.origin import normalise, object_name, origin, redact
 from importer.sources.probe import LEAST_HEAD, Probed, probe
-from importer.sources.protocol import Interrupted, SourceFacts
+from importer.sources.protocol import Basin, Interrupted, SourceFacts, fill
 
 
 class HttpSource:
@@ -70,12 +70,24 @@ class HttpSource:
             pieces = self._whole()
         else:
             stop = self._length() if end is None else end
-            if not 0 <= start <= stop <= self._length():
-                raise Failure("internal", "a range outside the object was asked for", start=start, end=end)
+            self._check(start, stop)
             pieces = self._part(start, stop)
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
+
+    async def pour(self, start: int, end: int, basin: Basin) -> None:
+        """Bring the bytes start..end into a basin in one attempt; see Source.pour."""
+        self._check(start, end)
+        at = start
+        async with aclosing(self._part(start, end)) as pieces:
+            async for piece in pieces:
+                fill(basin, at, piece)
+                at += len(piece)
+
+    def _check(self, start: int, end: int) -> None:
+        if not 0 <= start <= end <= self._length():
+            raise Failure("internal", "a range outside the object was asked for", start=start, end=end)
 
     def _length(self) -> int:
         assert self._version.length is not None  # a source with ranges has told its length

@@ -7,7 +7,7 @@ import stat
 from collections.abc import AsyncIterator
 
 from importer.api.failure import Failure
-from importer.sources.protocol import SourceFacts
+from importer.sources.protocol import Basin, SourceFacts
 
 CHUNK = 1 << 20
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -85,6 +85,22 @@ class LocalSource:
             place += len(data)
             yield data
 
+    async def pour(self, start: int, end: int, basin: Basin) -> None:
+        """Read the bytes start..end straight into a basin. Raises Failure("source-changed" | "io")."""
+        at = start
+        while at < end:
+            view = basin.place(at)[: end - at]
+            reading = asyncio.ensure_future(asyncio.to_thread(_preadv, self._descriptor, view, at, self._path))
+            try:
+                count = await asyncio.shield(reading)
+            except asyncio.CancelledError:
+                await asyncio.wait([reading])  # a thread cannot be stopped: until it is done the place is not given away
+                raise
+            if not count:
+                raise Failure("source-changed", "the file became shorter while it was read", path=self._path, offset=at)
+            basin.filled(at, count)
+            at += count
+
     async def settle(self) -> None:
         """Compare size, times and inode with those before the first read."""
         now, before = os.fstat(self._descriptor), self._before
@@ -122,5 +138,12 @@ def _open(path: str) -> int:
 def _pread(descriptor: int, size: int, offset: int, path: str) -> bytes:
     try:
         return os.pread(descriptor, size, offset)
+    except OSError as error:
+        raise Failure("io", f"the file cannot be read: {error.strerror}", path=path, offset=offset) from error
+
+
+def _preadv(descriptor: int, view: memoryview, offset: int, path: str) -> int:
+    try:
+        return os.preadv(descriptor, [view], offset)
     except OSError as error:
         raise Failure("io", f"the file cannot be read: {error.strerror}", path=path, offset=offset) from error

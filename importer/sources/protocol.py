@@ -39,6 +39,33 @@ class Interrupted(Exception):
         self.retry_after = retry_after
 
 
+class Basin(Protocol):
+    """Memory that a source pours into. All calls are made on the event loop."""
+
+    def place(self, at: int, /) -> memoryview:
+        """Return where the bytes from `at` on go: writable, at least one byte, perhaps more than is wanted.
+
+        What it lies in may be given away as soon as an attempt ends: fill it at once, or let nothing end the attempt meanwhile.
+        """
+        ...
+
+    def filled(self, at: int, count: int, /) -> None:
+        """Take note that the `count` bytes from `at` on lie in their place. Raises Failure, which ends the attempt."""
+        ...
+
+
+def fill(basin: Basin, at: int, data: bytes | memoryview) -> None:
+    """Copy bytes that came as an object of their own into a basin. Raises what the basin raises."""
+    rest = memoryview(data)
+    while rest:
+        place = basin.place(at)
+        step = min(len(place), len(rest))
+        place[:step] = rest[:step]
+        basin.filled(at, step)
+        rest = rest[step:]
+        at += step
+
+
 class Source(Protocol):
     """One object, opened and probed. Every attempt serves bytes of the same version of it or fails."""
 
@@ -57,6 +84,13 @@ class Source(Protocol):
 
         A source without ranges is only ever asked for (0, None). Ends without an error only if every byte was
         yielded. Raises Interrupted (try again) or Failure (do not).
+        """
+        ...
+
+    async def pour(self, start: int, end: int, basin: Basin) -> None:
+        """Bring the bytes start..end, in one attempt, straight into a basin; for sources with ranges.
+
+        Like `fetch`: returns only if every byte is there, raises Interrupted or Failure; what was filled before is good.
         """
         ...
 

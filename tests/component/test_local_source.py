@@ -118,3 +118,33 @@ async def test_a_file_cut_meanwhile_ends_the_read(image: Path) -> None:
         await collect(source, 0, None)
     assert caught.value.code == "source-changed"
     await source.close()
+
+
+class Memory:
+    """A basin of one place."""
+
+    def __init__(self, length: int) -> None:
+        self.data = bytearray(length)
+        self.got = 0
+
+    def place(self, at: int) -> memoryview:
+        return memoryview(self.data)[at:]
+
+    def filled(self, at: int, count: int) -> None:
+        assert at == self.got
+        self.got = at + count
+
+
+async def test_pouring_reads_straight_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    path.write_bytes(DATA)
+    source = await LocalSource.open(str(path))
+    basin = Memory(len(DATA))
+    await source.pour(0, len(DATA) - 7, basin)
+    assert basin.got == len(DATA) - 7
+    assert basin.data == DATA[:-7] + bytes(7)
+    os.truncate(path, 100)
+    with pytest.raises(Failure) as caught:
+        await source.pour(basin.got, len(DATA), basin)
+    assert caught.value.code == "source-changed"
+    await source.close()

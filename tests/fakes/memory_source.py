@@ -1,10 +1,11 @@
 """A source in memory that obeys importer.sources.protocol.Source and can break on purpose."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from random import Random
 
-from importer.sources.protocol import Interrupted, SourceFacts
+from importer.sources.protocol import Basin, Interrupted, SourceFacts, fill
 
 HEAD = 64 << 10
 
@@ -27,7 +28,7 @@ class MemorySource:
         self.facts = SourceFacts(url="memory:", name="memory", length=len(data) if known else None, ranges=ranges)
         self.head = data[:HEAD]
 
-    async def fetch(self, start: int, end: int | None) -> AsyncIterator[bytes]:
+    async def fetch(self, start: int, end: int | None) -> AsyncGenerator[bytes, None]:
         number = len(self.attempts)
         self.attempts.append((start, end))
         stop = len(self.data) if end is None else end
@@ -46,6 +47,12 @@ class MemorySource:
             yield self.data[at : at + step]
             at += step
             self.served(self.fetched)
+
+    async def pour(self, start: int, end: int, basin: Basin) -> None:
+        async with aclosing(self.fetch(start, end)) as chunks:
+            async for chunk in chunks:
+                fill(basin, start, chunk)
+                start += len(chunk)
 
     async def settle(self) -> None:
         return None
