@@ -4,9 +4,14 @@ A reader that follows the chart fetches every byte once and never seeks back, in
 """
 
 from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
+from importer.api.failure import Failure
+
+SECTOR = 512
 MOST_RUNS = 1 << 20
 """Most runs kept, 24 bytes each: 64 GiB in clusters of 64 KiB that are compressed or scattered, any size that lies in order."""
 
@@ -59,19 +64,37 @@ class Chart:
         self._guests.append(guest)
         self._sizes.append(size)
 
-    def course(self) -> "Course":
-        """Return the runs in the order of their bytes in the object."""
+    def course(self, *, clipped: bool = False) -> "Course":
+        """Return the runs in the order of their bytes in the object; `clipped` ends a compressed cluster where the next begins.
+
+        Raises Failure("corrupt") for runs that overlap.
+        """
         hosts = self._hosts
-        order = range(len(hosts)) if _ascending(hosts) else sorted(range(len(hosts)), key=hosts.__getitem__)
-        return Course(
-            hosts=array("Q", (hosts[at] for at in order)),
-            guests=array("Q", (self._guests[at] for at in order)),
-            sizes=array("Q", (self._sizes[at] for at in order)),
-        )
+        order: Sequence[int] = range(len(hosts))
+        if any(first > second for first, second in pairwise(hosts)):
+            order = sorted(order, key=hosts.__getitem__)
+        sorted_hosts = array("Q", map(hosts.__getitem__, order))
+        sizes = array("Q", map(self._sizes.__getitem__, order))
+        if clipped:
+            sizes = array("Q", _clipped(sorted_hosts, sizes))
+        _refuse_overlaps(sorted_hosts, sizes)
+        return Course(hosts=sorted_hosts, guests=array("Q", map(self._guests.__getitem__, order)), sizes=sizes)
 
 
-def _ascending(numbers: "array[int]") -> bool:
-    return all(map(int.__le__, numbers, numbers[1:]))
+def _clipped(hosts: Sequence[int], sizes: Sequence[int]) -> Iterator[int]:
+    for (host, after), size in zip(pairwise((*hosts, 1 << 63)), sizes, strict=True):
+        yield min(size >> 1, after - host) << 1 | 1 if size & 1 else size
+
+
+def _refuse_overlaps(hosts: Sequence[int], sizes: Sequence[int]) -> None:
+    """Compressed clusters may meet within a sector, as their sizes are told in sectors; nothing else may."""
+    end = 0
+    for host, size in zip(hosts, sizes, strict=True):
+        if host < end:
+            raise Failure("corrupt", "two places of the disk share the same bytes of the image", offset=host)
+        end = host + (size >> 1)
+        if size & 1:
+            end -= SECTOR - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,20 +13,42 @@ from importer.pipeline.shelf import PIECE, Piece, Shelf
 
 
 class InOrder:
-    """All pieces of start..end of an object (see fetcher.Orders), handed on in byte order."""
+    """All pieces of an object, or those that are needed (see fetcher.Orders), handed on in byte order."""
 
-    def __init__(self, *, length: int, capacity: int, pinned: Pinned, connections: int, ordered: bool = True) -> None:
-        """Fetch `length` bytes with at most `capacity` pieces in hand; `ordered` False hands pieces on as they complete."""
+    def __init__(
+        self,
+        *,
+        length: int,
+        capacity: int,
+        pinned: Pinned,
+        connections: int,
+        ordered: bool = True,
+        needed: bytearray | None = None,
+    ) -> None:
+        """Fetch `length` bytes with at most `capacity` pieces in hand; `ordered` False hands pieces on as they complete.
+
+        `needed` holds a byte for each piece, 0 for those to leave out; None: all are needed.
+        """
         self.changed = asyncio.Event()
         self._ready = asyncio.Event()
         self._shelf = Shelf(length=length, capacity=capacity, pinned=pinned, on_full=self._full)
         self._run = max(1, min(8, capacity // (2 * connections), self._shelf.count // (2 * connections)))
         self._ordered = ordered
-        self._next = 0
-        self._handed = 0
+        self._needed = bytearray(b"\x01") * self._shelf.count if needed is None else needed
+        self._next = self._needed_from(0)
+        """The next piece to ask for."""
+        self._hand = self._next
+        """The next piece to hand on, where they go in order."""
+        self._left = self._needed.count(1)
+        """Pieces not yet handed on."""
         self._returned: deque[Span] = deque()
         self._done: deque[Piece] = deque()
         self._stopped = False
+
+    def _needed_from(self, index: int) -> int:
+        """Return the first needed piece from `index` on, the number of pieces if there is none."""
+        found = self._needed.find(1, index)
+        return self._shelf.count if found < 0 else found
 
     @property
     def over(self) -> bool:
@@ -48,15 +70,16 @@ class InOrder:
             return self._returned.popleft()
         shelf = self._shelf
         while shelf.room and self._next < shelf.count:
-            first = self._next
-            self._next += 1
+            first, end = self._next, self._next + 1
             shelf.reserve(first)
+            self._next = self._needed_from(end)
             if shelf.judged(first):
                 continue
-            while self._next < min(first + self._run, shelf.count) and shelf.room:
-                shelf.reserve(self._next)
-                self._next += 1
-            return Span(first * PIECE, min(self._next * PIECE, shelf.length))
+            while self._next == end < first + self._run and end < shelf.count and shelf.room:
+                shelf.reserve(end)
+                end += 1
+                self._next = self._needed_from(end)
+            return Span(first * PIECE, min(end * PIECE, shelf.length))
         return None
 
     def give_back(self, span: Span) -> None:
@@ -80,10 +103,11 @@ class InOrder:
 
     async def next(self) -> Piece | None:
         """Return the next piece (release it soon), or None after the last."""
-        while self._handed < self._shelf.count:
+        while self._left:
             piece = self._pick()
             if piece is not None:
-                self._handed += 1
+                self._left -= 1
+                self._hand = self._needed_from(piece.index + 1)
                 return piece
             if self._stopped:
                 break
@@ -94,7 +118,7 @@ class InOrder:
     def _pick(self) -> Piece | None:
         if not self._ordered:
             return self._done.popleft() if self._done else None
-        piece = self._shelf.pieces.get(self._handed)
+        piece = self._shelf.pieces.get(self._hand)
         return piece if piece is not None and piece.full else None
 
     def release(self, piece: Piece) -> None:

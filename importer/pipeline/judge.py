@@ -12,6 +12,7 @@ from typing import TypeVar
 from importer.api.failure import Failure
 from importer.api.request import ImportRequest
 from importer.disk import detect, examine, wrappers, xz_index, zstd_frames
+from importer.disk.chart import Chart
 from importer.disk.extents import Extents
 from importer.disk.image import Format, Image, Limits, Wrapper
 from importer.disk.reads import Reads, Span
@@ -204,12 +205,12 @@ class Judge:
             raise Failure("too-large", "the disk is larger than the limit", virtual_size=size, limit=limits.max_size)
         return Found(wrapper=wrapper, format=found, image=image, blocks=blocks if len(blocks) > 1 else (), decoded_size=size)
 
-    async def walk(self, image: Image) -> Extents | None:
-        """Judge the mapping tables of a bare image; None for one that has none. Raises Failure, OutOfReach."""
+    async def walk(self, image: Image, chart: Chart | None = None) -> Extents | None:
+        """Judge the mapping tables of a bare image and note them in `chart`; None for one without. Raises Failure, OutOfReach."""
         length = self.source.facts.length
         if image.raw_span is not None or length is None:
             return None
-        extents = Extents(length=length, unit=examine.unit(image), window=WINDOW)
+        extents = Extents(length=length, unit=examine.unit(image), window=WINDOW, chart=chart)
         await self.run(examine.walk(image, length, extents))
         return extents
 

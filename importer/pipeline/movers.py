@@ -42,28 +42,38 @@ class Cap(Protocol):
 
 async def copy(pieces: Pieces, writer: Writer, digests: Digests, meter: Meter, *, until: int | None, cap: Cap) -> int:
     """Write every piece where it belongs, up to byte `until` of the object; return the object's length."""
-    loop = asyncio.get_running_loop()
-    slots = asyncio.Semaphore(2 * THREADS)
     total = 0
-    with ThreadPoolExecutor(THREADS, "write") as pool:
+
+    def job(piece: Piece) -> Callable[[], None]:
+        nonlocal total
+        total += len(piece.view)
+        meter.decoded += len(piece.view)
+        cap(total)
+        view = piece.view if until is None else piece.view[: max(0, until - piece.start)]
+        return partial(writer.write, piece.start, view)
+
+    await share_out(pieces, job, digests, THREADS)
+    return total
+
+
+async def share_out(pieces: Pieces, job: Callable[[Piece], Callable[[], None]], digests: Digests, threads: int) -> None:
+    """Let threads do the job that each piece means; `job` is called in the order of the pieces, on the loop."""
+    loop = asyncio.get_running_loop()
+    slots = asyncio.Semaphore(2 * threads)
+    with ThreadPoolExecutor(threads, "work") as pool:
         async with asyncio.TaskGroup() as group:
 
-            async def handle(piece: Piece) -> None:
+            async def handle(piece: Piece, work: Callable[[], None]) -> None:
                 try:
-                    view = piece.view if until is None else piece.view[: max(0, until - piece.start)]
-                    written = loop.run_in_executor(pool, writer.write, piece.start, view)
-                    await asyncio.gather(written, digests.update(piece.view))
+                    await asyncio.gather(loop.run_in_executor(pool, work), digests.update(piece.view))
                 finally:
                     pieces.release(piece)
                     slots.release()
 
             while (piece := await pieces.next()) is not None:
-                total += len(piece.view)
-                meter.decoded += len(piece.view)
-                cap(total)
+                work = job(piece)
                 await slots.acquire()
-                group.create_task(handle(piece))
-    return total
+                group.create_task(handle(piece, work))
 
 
 async def decode(

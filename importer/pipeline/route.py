@@ -17,6 +17,8 @@ class Way(StrEnum):
     """One compressed stream, decoded in order."""
     BLOCKS = "blocks"
     """Independent xz blocks, decoded side by side."""
+    NATIVE = "native"
+    """Data as the tables map it, read in the order of the image's bytes and decoded by ourselves."""
     CONVERT = "convert"
     """qemu-img reads the image through a read-ahead window while it is fetched."""
     SPILL = "spill"
@@ -41,11 +43,12 @@ def choose(
     in_order: bool,
     local: bool,
     blocks: int,
+    obstacle: str,
 ) -> Route:
     """Choose the way with the fewest copies that serves the image.
 
     `raw`: its bytes are the disk's. `in_order`: its tables lead through the object so that a bounded window suffices.
-    `local`: it can be read in any order at no cost.
+    `local`: it can be read in any order at no cost. `obstacle`: why the native reader cannot take it, "" if it can.
     """
     if wrapper is not None:
         if format is not Format.RAW:
@@ -60,8 +63,10 @@ def choose(
         if known:
             return Route(way=Way.COPY, reason="raw bytes go by parallel ranges straight to their place")
         return Route(way=Way.STREAM, reason="the server serves no ranges: raw bytes come over one connection")
+    if known and not obstacle:
+        return Route(way=Way.NATIVE, reason=f"the {format} tables are read here, and each byte of the image once, in its order")
     if local and known:
-        return Route(way=Way.CONVERT, reason="qemu-img reads the local image through our descriptor")
+        return Route(way=Way.CONVERT, reason=f"qemu-img reads the local image through our descriptor: {obstacle}")
     if not known:
         return Route(
             way=Way.SPILL,
@@ -72,4 +77,4 @@ def choose(
             way=Way.SPILL,
             reason="its clusters lie in an order that would fetch bytes again and again, so it goes to a spill first",
         )
-    return Route(way=Way.CONVERT, reason="qemu-img reads through a read-ahead window while the image is fetched")
+    return Route(way=Way.CONVERT, reason=f"qemu-img reads through a read-ahead window while the image is fetched: {obstacle}")

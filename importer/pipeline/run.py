@@ -12,8 +12,10 @@ from pathlib import Path
 from importer.api.failure import Failure
 from importer.api.report import Receipt, Reporter
 from importer.api.request import Checksum, ImportRequest
-from importer.disk import qemu_img
+from importer.disk import native, qemu_img
+from importer.disk.chart import Chart, Course
 from importer.disk.extents import Extents
+from importer.disk.image import Image
 from importer.disk.target import Target
 from importer.pipeline import promises, route, ways
 from importer.pipeline.digest import Digests
@@ -34,6 +36,8 @@ class Judged:
 
     found: Found
     extents: Extents | None
+    course: Course | None
+    """Where the disk's data lies, for the native reader; None if it does not take the image."""
     route: route.Route
 
 
@@ -85,18 +89,17 @@ async def judge(request: ImportRequest, source: Source, pinned: Pinned, meter: M
     try:
         found = await reader.find(request)
         local = hasattr(source, "descriptor")
-        extents = None
+        extents, course, obstacle = None, None, "its tables cannot be read beforehand"
         if found.image is not None and found.wrapper is None:
-            try:
-                extents = await reader.walk(found.image)
-            except OutOfReach:
-                extents = None
+            with suppress(OutOfReach):
+                extents, course, obstacle = await _survey(reader, found.image)
     finally:
         meter.fetched += reader.bytes_read
     check_size(request, found)
     return Judged(
         found=found,
         extents=extents,
+        course=course,
         route=route.choose(
             format=found.format,
             raw=found.format == "raw" or (found.image is not None and found.image.raw_span is not None),
@@ -106,8 +109,22 @@ async def judge(request: ImportRequest, source: Source, pinned: Pinned, meter: M
             in_order=extents is None or extents.in_order,
             local=local and not (request.digest or request.checksum or request.checksum_url),
             blocks=len(found.blocks),
+            obstacle=obstacle,
         ),
     )
+
+
+async def _survey(reader: Judge, image: Image) -> tuple[Extents | None, Course | None, str]:
+    """Judge the tables; return what they claim, the course through them, and why there is none. Raises Failure, OutOfReach."""
+    obstacle = native.obstacle(image)
+    if obstacle:
+        return await reader.walk(image), None, obstacle
+    chart = Chart()
+    extents = await reader.walk(image, chart)
+    if chart.overflowed:
+        return extents, None, "its data lies in too many runs"
+    packing = native.packing(image)
+    return extents, chart.course(clipped=packing is not None and packing.clipped), ""
 
 
 def check_size(request: ImportRequest, found: Found) -> None:
@@ -132,8 +149,8 @@ async def _land(
         ):
             meter.note(warning)
         trip = ways.Trip(
-            request=request, source=source, found=found, extents=judged.extents, route=judged.route, target=target,
-            guard=room.guard(), pinned=pinned, digests=digests, meter=meter, policy=policy,
+            request=request, source=source, found=found, extents=judged.extents, course=judged.course, route=judged.route,
+            target=target, guard=room.guard(), pinned=pinned, digests=digests, meter=meter, policy=policy,
         )  # fmt: skip
         landed = await ways.walk(trip)
         await source.settle()

@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 
 from importer.api.failure import Failure
 from importer.api.request import ImportRequest
-from importer.disk import detect, examine, xz_index
+from importer.disk import detect, examine, native, xz_index
+from importer.disk.chart import Course
 from importer.disk.extents import Extents
 from importer.disk.image import Format, Image, Limits
 from importer.disk.reads import Reads
 from importer.disk.space import SpaceGuard, reserve_of
 from importer.disk.spill import Spill
 from importer.disk.target import Target
-from importer.pipeline import convert, movers
+from importer.pipeline import convert, movers, unpack
 from importer.pipeline.digest import Digests
 from importer.pipeline.fetcher import Fetcher, leaf_of
 from importer.pipeline.in_order import InOrder
@@ -47,6 +48,7 @@ class Trip:
     source: Source
     found: Found
     extents: Extents | None
+    course: Course | None
     route: Route
     target: Target
     guard: SpaceGuard | None
@@ -78,6 +80,8 @@ async def walk(trip: Trip) -> Landed:
             return await _copy(trip)
         case Way.STREAM | Way.DECODE | Way.BLOCKS:
             return await _stream(trip)
+        case Way.NATIVE:
+            return await _native(trip)
         case Way.CONVERT:
             return await _convert(trip)
         case Way.SPILL:
@@ -157,6 +161,27 @@ def _cap(trip: Trip) -> movers.Cap:
             raise Failure("too-large", "the disk is larger than the limit", decoded_so_far=total, limit=limit)
 
     return judge
+
+
+async def _native(trip: Trip) -> Landed:
+    image, length, course = trip.found.image, trip.source.facts.length, trip.course
+    assert image is not None
+    assert length is not None
+    assert course is not None
+    trip.meter.enter("transferring")
+    await asyncio.to_thread(trip.target.size_to, image.virtual_size, trip.request.preallocate)
+    orders = InOrder(
+        length=length,
+        capacity=CAPACITY,
+        pinned=trip.pinned,
+        connections=trip.connections,
+        needed=None if trip.digests.wanted else course.pieces(length, PIECE),
+    )
+    fetch = Fetcher(trip.source, orders, trip.meter, connections=trip.connections, policy=trip.policy).run()
+    writer = Writer(trip.target, trip.meter, trip.guard)
+    unpacker = unpack.Unpacker(native.packing(image), writer, trip.meter, virtual_size=image.virtual_size)
+    await _together(fetch, unpack.unpack(orders, course, unpacker, trip.digests), orders.stop)
+    return Landed(format=image.format, virtual_size=image.virtual_size)
 
 
 async def _convert(trip: Trip) -> Landed:
