@@ -8,20 +8,15 @@ from typing import NoReturn
 
 from importer import cli
 from importer.api.failure import Failure
+from importer.api.version import VERSION
 
 
 class _Version(argparse.Action):
-    """Look the version up only when asked: package metadata costs 20 ms to read."""
+    """Print the version to a reader that may not stay, and leave."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            found = version("slipstream")
-        except PackageNotFoundError:
-            found = "(not installed)"
         python = ".".join(map(str, sys.version_info[:3]))
-        cli.Out(sys.stdout).line(f"slipstream {found} (Python {python})")
+        cli.Out(sys.stdout).line(f"slipstream {VERSION} (Python {python})")
         parser.exit()
 
 

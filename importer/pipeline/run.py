@@ -2,22 +2,20 @@
 
 import asyncio
 import os
-import platform
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from importer.api.failure import Failure
 from importer.api.report import Receipt, Reporter
 from importer.api.request import Checksum, ImportRequest
-from importer.disk import native, qemu_img
+from importer.disk import native
 from importer.disk.chart import Chart, Course
 from importer.disk.extents import Extents
 from importer.disk.image import Image
 from importer.disk.target import Target
-from importer.pipeline import promises, route, ways
+from importer.pipeline import promises, route, versions, ways
 from importer.pipeline.digest import Digests
 from importer.pipeline.fetcher import leaf_of
 from importer.pipeline.judge import Found, Judge, OutOfReach
@@ -160,11 +158,11 @@ async def _land(
         with meter.clock("sync").working():
             await asyncio.to_thread(target.sync)
         allocated = target.allocated()
-        versions = await _versions(landed.sandbox != ways.NO_TOOL)
+        took_part = await versions.gather(ran_tool=landed.sandbox != ways.NO_TOOL)
         meter.enter("publishing")
         path = target.publish()  # not in a thread: a cancelled wait could leave a target behind
         return _receipt(
-            source, judged, landed, digests, verified, meter, path=path, size=size, allocated=allocated, versions=versions
+            source, judged, landed, digests, verified, meter, path=path, size=size, allocated=allocated, versions=took_part
         )
     finally:
         target.discard()
@@ -229,15 +227,3 @@ def _high_water() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-async def _versions(ran_tool: bool) -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("slipstream", "aiohttp", "isal", "zstandard"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "unknown"
-    if ran_tool:
-        versions["qemu-img"] = await qemu_img.version()
-    return versions

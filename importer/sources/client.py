@@ -7,14 +7,13 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 
 import aiohttp
 from yarl import URL
 
 from importer.api.failure import Failure
 from importer.api.request import Access
+from importer.api.version import VERSION
 from importer.sources import faults
 from importer.sources.addresses import Kind, judge, literal, networks
 from importer.sources.answers import REDIRECTS, Answer, Broken
@@ -82,7 +81,7 @@ class Client:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=policy.sock_connect, sock_read=policy.sock_read),
-            headers={"User-Agent": f"slipstream/{_version()}", "Accept-Encoding": "identity"},
+            headers={"User-Agent": f"slipstream/{VERSION}", "Accept-Encoding": "identity"},
             auto_decompress=False,
             read_bufsize=READ_BUFFER,
             trust_env=False,
@@ -208,10 +207,3 @@ def _context(access: Access) -> ssl.SSLContext:
     except OSError as error:
         problem = error.strerror or "it holds no certificate in PEM format"
         raise Failure("usage", "the file of --ca-file cannot be used", ca_file=access.ca_file, problem=problem) from None
-
-
-def _version() -> str:
-    try:
-        return installed("slipstream")
-    except PackageNotFoundError:
-        return "0"

@@ -3,11 +3,13 @@
 import argparse
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from importer.api.failure import Exit
+from importer.api.version import VERSION
 from slipstream.__main__ import parser
 
 ROOT = Path(__file__).parents[2]
@@ -44,3 +46,7 @@ def test_every_relative_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_the_version_is_the_one_of_the_package():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
