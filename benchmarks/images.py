@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from used_in_place import write_in_random_order
+
 MIB = 1 << 20
 BLOCK = 4096
-NEEDED = ("mkfs.ext4", "qemu-img", "gzip", "xz", "zstd")
+NEEDED = ("mkfs.ext4", "qemu-img", "qemu-nbd", "gzip", "xz", "zstd")
 
 # Levels are the tools' defaults: that is what published images are made with.
 RECIPES: dict[str, str] = {
@@ -19,7 +21,7 @@ RECIPES: dict[str, str] = {
     "disk-zstd.qcow2": "qemu-img convert -m 4 -W -f raw -O qcow2 -c -o compression_type=zstd {raw} {out}",
     "disk.raw.gz": "gzip -c {raw} > {out}",
     "disk.raw.zst": "zstd -q -T0 -c {raw} > {out}",
-    "disk.raw.xz": "xz -T0 -c {raw} > {out}",
+    "disk.raw.xz": "xz -T2 -c {raw} > {out}",
     "disk.vmdk": "qemu-img convert -f raw -O vmdk {raw} {out}",
     "disk-stream.vmdk": "qemu-img convert -f raw -O vmdk -o subformat=streamOptimized {raw} {out}",
     "disk.vhdx": "qemu-img convert -f raw -O vhdx {raw} {out}",
@@ -30,13 +32,18 @@ RECIPES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How large the disk is, in MiB: the guest's disk, and the file-system data in it."""
+    """How large the disk is, in MiB: the guest's disk, the file-system data in it, and the disk of random bytes."""
 
     virtual: int
     data: int
+    random: int
 
 
-SIZES = {"full": Size(virtual=4096, data=1434), "small": Size(virtual=1024, data=256)}
+SIZES = {
+    "full": Size(virtual=4096, data=1434, random=1024),
+    "medium": Size(virtual=1024, data=400, random=1024),
+    "small": Size(virtual=1024, data=256, random=256),
+}
 
 
 class Images:
@@ -48,7 +55,7 @@ class Images:
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
-        """Return the path of an image of RECIPES or of disk.raw, built if need be."""
+        """Return the path of an image of RECIPES, of disk.raw, random.raw or disk-used.qcow2, built if need be."""
         final = self.folder / name
         if final.exists():
             return final
@@ -58,10 +65,20 @@ class Images:
             for stale in self.folder.glob("disk*"):
                 stale.unlink()  # made from another file system
             self._file_system(part)
+        elif name == "random.raw":
+            self._random(part)
+        elif name == "disk-used.qcow2":
+            write_in_random_order(self.path("disk.raw"), part)
         else:
             _shell(RECIPES[name].format(raw=self.path("disk.raw"), out=part))
         part.rename(final)
         return final
+
+    def _random(self, part: Path) -> None:
+        """Write bytes that no compression and no zero detection makes less of."""
+        with part.open("wb") as file:
+            for _ in range(self.size.random):
+                file.write(os.urandom(MIB))
 
     def _file_system(self, part: Path) -> None:
         """Make an ext4 file system that holds a deterministic part of this machine's /usr; nothing is mounted."""
