@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ipaddress
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -182,3 +183,15 @@ async def test_asking_nobody_for_a_certificate_tells_nothing() -> None:
 def test_the_context_asks_for_modern_tls() -> None:
     assert tls.client_context().minimum_version == ssl.TLSVersion.TLSv1_2
     assert tls.client_context().verify_mode == ssl.CERT_REQUIRED
+
+
+def test_only_contexts_made_without_authorities_trust_nobody(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", authority.file)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    with tls.without_authorities():
+        blind = ssl.create_default_context()
+    assert blind.get_ca_certs() == []
+    assert blind.verify_mode == ssl.CERT_REQUIRED
+    assert len(tls.client_context().get_ca_certs()) == 1
+    assert os.environ["SSL_CERT_FILE"] == authority.file
+    assert "SSL_CERT_DIR" not in os.environ
