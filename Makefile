@@ -35,7 +35,7 @@ test: setup ## all tests but the long ones: minutes
 test-long: setup ## the long tests: large images, memory
 	$(PYTEST) -m long --timeout 1800
 
-bench: setup ## measure against curl and qemu-img, and print the table
+bench: setup ## measure side by side with what people use instead, and print the table
 	$(BIN)/python benchmarks/run.py
 
 demo: setup ## import a real small Linux disk from a real web server, and prove it equal

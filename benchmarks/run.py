@@ -4,6 +4,7 @@ make bench      or      .venv/bin/python benchmarks/run.py [--suite lan] [--rows
 """
 
 import argparse
+import fcntl
 import itertools
 import json
 import shutil
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -67,8 +69,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        with tempfile.TemporaryDirectory(dir=WORK) as folder:
-            outcomes = list(measured(asked, Arena(Path(folder) / "arena", asked.options)))
+        with alone(), tempfile.TemporaryDirectory(dir=WORK) as folder:
+            outcomes = list(measured(asked, Path(folder)))
+    except BlockingIOError:
+        print("another benchmark is running: both would be wrong", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; what was started is stopped and removed", file=sys.stderr)
         return 130
@@ -79,15 +84,24 @@ def main() -> int:
     return 1 if any(outcome.measured.ours and outcome.measured.ours.identical is False for outcome in outcomes) else 0
 
 
-def measured(asked: argparse.Namespace, arena: Arena) -> Iterator[Outcome]:
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep other benchmarks out. Raises BlockingIOError if one is running."""
+    with (WORK / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def measured(asked: argparse.Namespace, folder: Path) -> Iterator[Outcome]:
     """Measure row after row; each network is there while its rows run."""
+    arena = Arena(folder / "arena", asked.options)
     for name, group in itertools.groupby(asked.chosen, key=lambda row: row.network):
         rows = list(group)
         built = {row: Images(WORK / size, SIZES[size]) for row in rows for size in (_size(row, asked.size),)}
         for row, images in built.items():
             images.path(row.reference), images.path(row.file)  # before the network is: building takes minutes
         try:
-            with NETWORKS[name](WORK / "nginx", WORK) as server:
+            with NETWORKS[name](folder / "nginx", WORK) as server:
                 for row, images in built.items():
                     turns = asked.runs or row.turns
                     url = f"{server}/{images.folder.name}"
