@@ -56,9 +56,11 @@ def wan(prefix: Path, root: Path) -> Iterator[str]:
         host, _, port = url.removeprefix("http://").partition(":")
         argv = [sys.executable, program, host, port]
         proxy = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+        assert proxy.stdout is not None
         try:
-            assert proxy.stdout is not None
-            yield f"http://127.0.0.1:{int(proxy.stdout.readline())}"
+            with proxy.stdout:
+                there = int(proxy.stdout.readline())
+            yield f"http://127.0.0.1:{there}"
         finally:
             end(proxy)
 
