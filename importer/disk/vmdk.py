@@ -24,8 +24,9 @@ FOOTER = 3 * SECTOR
 """A marker, the footer, the end-of-stream marker."""
 AT_END = 0xFFFFFFFFFFFFFFFF
 FOOTER_MARKER = 3
-MIN_GRAIN, MAX_GRAIN = 8, 65536
-"""Sectors: 4 KiB to 32 MiB."""
+MIN_GRAIN, MAX_GRAIN = 8, 2048
+"""Sectors: 4 KiB to 1 MiB. VMware, VirtualBox and qemu-img write 64 KiB; QEMU holds three grains for every read, and
+reads two compressed ones anew for every 2 MiB of the disk."""
 CHECK_LINES, REDUNDANT, ZERO_GRAINS, COMPRESSED, MARKERS = 1 << 0, 1 << 1, 1 << 2, 1 << 16, 1 << 17
 LINE_ENDS = b"\n \r\n"
 """In the header, to find out files that were transferred as text."""
@@ -113,7 +114,7 @@ def _refuse_fields(header: Header, limits: Limits) -> None:
     if not 1 <= header.version <= 3:
         unsupported("not a sparse VMDK of version 1 to 3", "version", header.version)
     if not MIN_GRAIN <= header.grain <= MAX_GRAIN or header.grain & header.grain - 1:
-        unsafe("absurd grain size", "grainSize", header.grain)
+        unsafe(f"absurd grain size: not a power of two from {MIN_GRAIN} to {MAX_GRAIN} sectors", "grainSize", header.grain)
     if header.table_entries != TABLE_ENTRIES:
         unsafe("absurd size of grain tables", "numGTEsPerGT", header.table_entries)
     refuse_larger(header.capacity * SECTOR, limits, "capacity")

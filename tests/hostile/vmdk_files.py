@@ -122,6 +122,8 @@ FILES: tuple[HostileFile, ...] = (
     HostileFile("vmdk-huge-descriptor", "unsafe", lambda: plain(descriptor_size=1 << 40).build()),
     HostileFile("vmdk-grain-of-1", "unsafe", lambda: plain(grain=1).build()),
     HostileFile("vmdk-grain-of-a-gibibyte", "unsafe", lambda: plain(grain=1 << 21).build()),
+    HostileFile("vmdk-grain-of-2-mib", "unsafe", lambda: packed(grain=4096, capacity=1 << 20).build()),
+    HostileFile("vmdk-grain-of-32-mib", "unsafe", lambda: packed(grain=65536, capacity=1 << 20).build()),
     HostileFile("vmdk-grain-no-power-of-two", "unsafe", lambda: plain(grain=24).build()),
     HostileFile("vmdk-grain-that-overflows", "unsafe", lambda: plain(grain=1 << 55).build()),
     HostileFile("vmdk-tables-of-0", "unsafe", lambda: plain(table_entries=0).build()),

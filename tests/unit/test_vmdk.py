@@ -100,6 +100,12 @@ def test_the_number_1_marks_zeroes_only_where_the_flag_says_so() -> None:
     assert refusal(replace(image, flags=CHECKED).build()).code == "corrupt"
 
 
+@pytest.mark.parametrize("grain", [8, 2048])
+def test_grains_of_4_kib_to_1_mib_are_read(grain: int) -> None:
+    image, _ = judge(plain(grains=0, grain=grain, capacity=grain * 4).build())
+    assert image.notes["grain size"] == str(grain * SECTOR)
+
+
 def test_the_last_grain_need_only_reach_as_far_as_the_disk() -> None:
     data = plain(grains=2, capacity=GRAIN + 1).build()
     assert judge(data[: (DATA + GRAIN + 1) * SECTOR])[1].data_bytes == GRAIN_BYTES + SECTOR
