@@ -5,6 +5,9 @@ from typing import NoReturn
 from importer.api.failure import Failure
 from importer.disk.image import Limits
 
+SPARE_TABLE = 16 << 20
+"""Bytes of a mapping table beyond those a disk needs: some tools leave room to grow, xenserver's for 2 TiB."""
+
 
 def unsafe(cause: str, field: str, value: object) -> NoReturn:
     """Refuse what would lead outside the image, or can only be meant to mislead."""
@@ -39,3 +42,9 @@ def refuse_huge_table(size: int, limit: int, field: str) -> None:
     """Refuse mapping tables of more bytes than the limit."""
     if size > limit:
         raise Failure("unsafe", "the mapping tables are larger than the limit", field=field, value=size, limit=limit)
+
+
+def refuse_idle_table(size: int, needed: int, field: str) -> None:
+    """Refuse a mapping table of far more bytes than the disk needs: qemu-img holds all of it in memory."""
+    if size > needed + SPARE_TABLE:
+        raise Failure("unsafe", "the mapping table is far larger than the disk needs", field=field, value=size, needed=needed)

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from importer.disk.extents import Extents
 from importer.disk.image import SECTOR, Format, Image, Limits
 from importer.disk.reads import Reads, Span
-from importer.disk.refusals import corrupt, refuse_beyond, refuse_huge_table, refuse_larger, unsafe, unsupported
+from importer.disk.refusals import (
+    corrupt,
+    refuse_beyond,
+    refuse_huge_table,
+    refuse_idle_table,
+    refuse_larger,
+    unsafe,
+    unsupported,
+)
 from importer.disk.tables import pieces, runs, words
 
 SIGNATURE = b"\x7f\x10\xda\xbe"
@@ -55,6 +63,7 @@ def examine(length: int, limits: Limits) -> Reads[Image]:
     if size > blocks * BLOCK:
         corrupt("the block map does not cover the disk", "blocks_in_image", blocks)
     refuse_huge_table(blocks * 4, limits.table_bytes, "blocks_in_image")
+    refuse_idle_table(blocks * 4, -(-size // BLOCK) * 4, "blocks_in_image")
     if data_offset < map_offset + blocks * 4:
         corrupt("the data overlaps the block map", "offset_data", data_offset)
     # The driver reads whole sectors of the map.

@@ -20,7 +20,7 @@ from importer.disk.detect import is_fixed_vhd_footer
 from importer.disk.extents import Extents
 from importer.disk.image import GIB, SECTOR, Format, Image, Limits
 from importer.disk.reads import Reads, Span
-from importer.disk.refusals import refuse_larger
+from importer.disk.refusals import refuse_idle_table, refuse_larger
 
 FOOTER = 512
 HEADER = 1024
@@ -182,6 +182,7 @@ def _judge_table(layout: Layout, size: int, length: int, limits: Limits) -> None
         )
     if layout.entries * layout.block < size:
         raise Failure("corrupt", "the block table does not cover the disk", field="max_table_entries", value=layout.entries)
+    refuse_idle_table(layout.entries * 4, -(-size // layout.block) * 4, "max_table_entries")
     if layout.bat_offset % SECTOR:
         raise Failure("corrupt", "the block table is not aligned to sectors", field="table_offset", value=layout.bat_offset)
     _inside("the block table lies past the end", "table_offset", layout.bat_offset, layout.entries * 4, length)

@@ -20,7 +20,15 @@ from importer.disk.crc32c import guards
 from importer.disk.extents import Extents
 from importer.disk.image import SECTOR, Format, Image, Limits
 from importer.disk.reads import Reads, Span
-from importer.disk.refusals import corrupt, refuse_beyond, refuse_huge_table, refuse_larger, unsafe, unsupported
+from importer.disk.refusals import (
+    corrupt,
+    refuse_beyond,
+    refuse_huge_table,
+    refuse_idle_table,
+    refuse_larger,
+    unsafe,
+    unsupported,
+)
 from importer.disk.tables import pieces, runs, words
 
 MIB = 1 << 20
@@ -231,7 +239,9 @@ def _entries(size: int, block: int, ratio: int) -> int:
 
 def _refuse_bat(bat: Region, size: int, block: int, ratio: int, length: int, limits: Limits) -> None:
     refuse_huge_table(bat.size, limits.table_bytes, "BAT_length")
-    if _entries(size, block, ratio) * 8 > bat.size:
+    needed = _entries(size, block, ratio) * 8
+    refuse_idle_table(bat.size, needed, "BAT_length")
+    if needed > bat.size:
         corrupt("the BAT does not cover the disk", "BAT_length", bat.size)
     # The driver reads all of the region, used or not.
     refuse_beyond(bat.end, length, "the BAT")

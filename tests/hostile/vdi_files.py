@@ -20,6 +20,7 @@ FILES: tuple[HostileFile, ...] = (
     HostileFile("vdi-16-exbibytes", "too-large", lambda: Vdi(size=(1 << 64) - 512).build()),
     HostileFile("vdi-map-too-small", "corrupt", lambda: Vdi(size=5 * BLOCK).build()),
     HostileFile("vdi-4-gi-blocks", "unsafe", lambda: Vdi(blocks=0xFFFFFFFF).build()),
+    HostileFile("vdi-map-of-20-mib-for-4-mib", "unsafe", lambda: Vdi(blocks=5 << 20, data_offset=32 << 20).build()),
     HostileFile("vdi-map-past-the-end", "truncated", lambda: Vdi(map_offset=1 << 30, data_offset=1 << 31).build()),
     HostileFile("vdi-map-in-the-header", "corrupt", lambda: Vdi(map_offset=0).build()),
     HostileFile("vdi-map-between-sectors", "corrupt", lambda: Vdi(map_offset=700).build()),

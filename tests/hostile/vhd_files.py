@@ -44,6 +44,7 @@ FILES: tuple[HostileFile, ...] = (
     HostileFile("vhd-block-size-2gib", "unsafe", lambda: lied(block=1 << 31)),
     HostileFile("vhd-block-size-odd", "unsafe", lambda: lied(block=3 << 20)),
     HostileFile("vhd-table-of-16gib", "unsafe", lambda: lied(entries=0xFFFFFFFF)),
+    HostileFile("vhd-table-of-32mib-for-8mib", "unsafe", lambda: lied(entries=8 << 20)),
     HostileFile("vhd-size-absurd", "too-large", lambda: lied(size=(1 << 64) - 512, entries=0xFFFFFFFF)),
     HostileFile("vhd-size-2tib", "too-large", lambda: lied(size=2 << 40, entries=1 << 20)),
     HostileFile("vhd-size-not-sectors", "corrupt", lambda: lied(size=(8 << 20) - 1)),

@@ -67,6 +67,7 @@ FILES: tuple[HostileFile, ...] = (
     HostileFile("vhdx-region-twice", "unsafe", lambda: lied(regions=((vhdx.BAT, DATA, MIB, 1),))),
     HostileFile("vhdx-region-past-the-end", "truncated", lambda: lied(bat_region=(1 << 62, MIB))),
     HostileFile("vhdx-region-of-4gib", "unsafe", lambda: lied(bat_region=(BAT, 0xFFF00000))),
+    HostileFile("vhdx-region-of-32mib-for-8mib", "unsafe", lambda: lied(bat_region=(BAT, 32 * MIB))),
     HostileFile("vhdx-log-past-the-end", "truncated", lambda: lied(log=(1 << 40, MIB))),
     HostileFile("vhdx-log-in-the-headers", "corrupt", lambda: lied(log=(0, MIB))),
     HostileFile("vhdx-block-past-the-end", "truncated", lambda: lied(bat=(BLOCK, 1 << 50 | PRESENT))),

@@ -101,6 +101,12 @@ def test_a_block_table_larger_than_the_limit_is_refused() -> None:
     assert refusal(Vhd().build(), Limits(table_bytes=15)).code == "unsafe"
 
 
+def test_a_block_table_may_leave_room_to_grow_to_two_tebibytes() -> None:
+    table = [Vhd.sector(0) + (4 << 20) // 512, *[0xFFFFFFFF] * ((1 << 20) - 1)]
+    image, extents = judge(Vhd(entries=1 << 20, bat=table, blocks=3).build())
+    assert (image.virtual_size, extents.data_bytes) == (8 << 20, 2 << 20)
+
+
 def test_bytes_that_are_no_vhd_fail_even_if_the_format_is_forced() -> None:
     for length in (0, 100, 4096):
         with pytest.raises(Failure) as caught:
