@@ -67,15 +67,16 @@ class Client:
         if access.ca_file:
             self._context()  # a file that cannot be used is told even if it is not needed
         self._headers = _checked_headers(access)
+        self._ours = {"User-Agent": f"slipstream/{VERSION}", "Accept-Encoding": "identity"}
         try:
-            self._guard = Guard(networks(access.allow_addresses))
+            self.guard = Guard(networks(access.allow_addresses))
         except ValueError as error:
             raise Failure("usage", f"--allow-address: {error}") from None
         connector = aiohttp.TCPConnector(
             # One more than the pipeline uses, for finding the object again while the others are busy.
             limit=access.connections + 1,
             keepalive_timeout=60,
-            socket_factory=self._guard.socket,
+            socket_factory=self.guard.socket,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -102,15 +103,14 @@ class Client:
     async def ask(self, trail: tuple[str, ...], headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Ask for the last URL of a trail. Raises Failure or Broken; the caller closes the response."""
         url = trail[-1]
-        proxy = self._proxy(url)
+        proxy = self.proxy(url)
         hop = Hop(came_from=self.origin_kind, proxied=proxy is not None)
         if proxy is not None:
             self._judge_unseen(url, hop)
-        secret = self._headers if keeps_secrets(trail) else {}
         token = CURRENT.set(hop)
         try:
             async with asyncio.timeout(self.policy.answer):
-                response = await self._get(url, {**secret, **headers}, proxy)
+                response = await self._get(url, self.headers(trail, headers), proxy)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise await self._translated(error, url, hop) from error
         finally:
@@ -120,7 +120,14 @@ class Client:
             self.origin_kind = hop.kind() or Kind.PUBLIC
         return response
 
-    def _proxy(self, url: str) -> Proxy | None:
+    def headers(self, trail: tuple[str, ...], headers: Mapping[str, str]) -> dict[str, str]:
+        """Return what a request for the last URL of a trail says: the user's own headers only to the first origin."""
+        secret = self._headers if keeps_secrets(trail) else {}
+        replaced = {name.lower() for name in secret}
+        ours = {name: value for name, value in self._ours.items() if name.lower() not in replaced}
+        return {**ours, **secret, **headers}
+
+    def proxy(self, url: str) -> Proxy | None:
         """Return the proxy for a URL; asked for every range, so the environment is read once an origin."""
         place = "{}://{}:{}".format(*origin(url))
         if place not in self._proxies:
@@ -156,7 +163,7 @@ class Client:
         self.proxied.add(host)
         local = host == "localhost" or host.endswith(".localhost")
         hop.named = address = literal("127.0.0.1" if local else host)
-        reason = judge(address, came_from=hop.came_from, allowed=self._guard.allowed) if address is not None else None
+        reason = judge(address, came_from=hop.came_from, allowed=self.guard.allowed) if address is not None else None
         if reason is not None:
             raise Failure("address-refused", reason, address=address, url=redact(url))
 

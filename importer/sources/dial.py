@@ -1,12 +1,15 @@
 """Who is really connected to: the check made on the address of every socket, whatever the name resolved to."""
 
+import asyncio
 import socket
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 
-from importer.sources.addresses import Address, Kind, Network, classify, judge
+from aiohappyeyeballs import start_connection
+
+from importer.sources.addresses import Address, Kind, Network, classify, judge, literal
 
 
 class AddressRefused(OSError):
@@ -69,3 +72,18 @@ class Guard:
         hop.last = str(target[0])
         hop.dialled.append(sock)
         return sock
+
+
+async def connect(guard: Guard, hop: Hop, host: str, port: int) -> socket.socket:
+    """Return a socket connected to one of the host's addresses, as aiohttp would: only to such as the guard allows.
+
+    Raises OSError: socket.gaierror where the name does not resolve, AddressRefused where no address may be tried.
+    """
+    flags = socket.AI_ADDRCONFIG if literal(host) is None else socket.AI_NUMERICHOST
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags)
+    token = CURRENT.set(hop)
+    try:
+        return await start_connection(found, happy_eyeballs_delay=0.25, socket_factory=guard.socket)
+    finally:
+        CURRENT.reset(token)

@@ -4,19 +4,55 @@ Retries, watchdogs and the number of connections are the pipeline's business: ea
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import aiohttp
 
 from importer.api.failure import Failure
 from importer.api.request import Access
-from importer.sources.answers import REDIRECTS, STALE_ROUTE, Answer, Broken, opening, part_end, same_whole, version
+from importer.sources.answers import (
+    REDIRECTS,
+    STALE_ROUTE,
+    Answer,
+    Broken,
+    content_length,
+    opening,
+    part_end,
+    same_whole,
+    version,
+)  # fmt: skip
 from importer.sources.client import Client, HttpPolicy
+from importer.sources.direct import Direct, Unusual
 from importer.sources.origin import normalise, object_name, origin, redact
 from importer.sources.probe import LEAST_HEAD, Probed, probe
 from importer.sources.protocol import Basin, Interrupted, SourceFacts, fill
+
+_SHORT = "the server gave a shorter range than was asked for"
+
+
+class _Answered(Protocol):
+    """The head of an answer whose body is still to come, over aiohttp or a wire of ours."""
+
+    @property
+    def answer(self) -> Answer: ...
+
+    def close(self) -> None: ...
+
+
+R = TypeVar("R", bound=_Answered)
+_Ask: TypeAlias = Callable[[tuple[str, ...], Mapping[str, str]], Awaitable[R]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reply:
+    answer: Answer
+    response: aiohttp.ClientResponse
+
+    def close(self) -> None:
+        self.response.close()
 
 
 class HttpSource:
@@ -25,6 +61,7 @@ class HttpSource:
     def __init__(self, client: Client, url: str, probed: Probed, facts: SourceFacts) -> None:
         """Take over a client and what its probe found; use `open` instead."""
         self._client = client
+        self._direct = Direct(client)
         self._url = url
         self._version = probed.version
         self._trail = probed.trail
@@ -79,6 +116,10 @@ class HttpSource:
     async def pour(self, start: int, end: int, basin: Basin) -> None:
         """Bring the bytes start..end into a basin in one attempt; see Source.pour."""
         self._check(start, end)
+        if start < end and self._direct.takes(self._trail[-1]):
+            with suppress(Unusual):
+                await self._pour_directly(start, end, basin)
+                return
         at = start
         async with aclosing(self._part(start, end)) as pieces:
             async for piece in pieces:
@@ -96,7 +137,8 @@ class HttpSource:
     async def _part(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         if start == stop:
             return
-        response, last = await self._ask_part(start, stop)
+        reply, last = await self._ask_part(start, stop, self._ask)
+        response = reply.response
         got = 0
         try:
             while piece := await self._client.read(response):
@@ -109,22 +151,37 @@ class HttpSource:
         if got < last - start:
             raise Interrupted("the answer ended early")
         if last < stop:
-            raise Interrupted("the server gave a shorter range than was asked for")
+            raise Interrupted(_SHORT)
 
-    async def _ask_part(self, start: int, stop: int) -> tuple[aiohttp.ClientResponse, int]:
+    async def _pour_directly(self, start: int, stop: int, basin: Basin) -> None:
+        """Receive a range over a wire of our own. Raises Unusual, before the first byte, for what aiohttp should ask for."""
+        reply, last = await self._ask_part(start, stop, self._direct.ask)
+        if content_length(reply.answer) is None:
+            reply.close()
+            raise Unusual
+        await self._direct.pour(reply, start, last, basin)
+        if last < stop:
+            raise Interrupted(_SHORT)
+
+    async def _ask(self, trail: tuple[str, ...], headers: Mapping[str, str]) -> "_Reply":
+        response = await self._client.ask(trail, headers)
+        return _Reply(response=response, answer=self._client.answer(response))
+
+    async def _ask_part(self, start: int, stop: int, ask: "_Ask[R]") -> tuple[R, int]:
+        """Ask for a range; return the answer and where its body ends."""
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         if self._condition is not None:
             headers["If-Range"] = self._condition
         trail = self._trail
-        response = await self._client.ask(trail, headers)
-        if response.status in STALE_ROUTE and (len(trail) > 1 or response.status in REDIRECTS):
-            response.close()
+        reply = await ask(trail, headers)
+        if reply.answer.status in STALE_ROUTE and (len(trail) > 1 or reply.answer.status in REDIRECTS):
+            reply.close()
             await self._look_again(trail)
-            response = await self._client.ask(self._trail, headers)
+            reply = await ask(self._trail, headers)
         try:
-            return response, self._judged(self._client.answer(response), start, stop, "If-Range" in headers)
+            return reply, self._judged(reply.answer, start, stop, "If-Range" in headers)
         except BaseException:
-            response.close()
+            reply.close()
             raise
 
     def _judged(self, answer: Answer, start: int, stop: int, conditional: bool) -> int:
@@ -254,6 +311,7 @@ class HttpSource:
         if self._rest is not None and self._rest.rest is not None:
             self._rest.rest.close()
             self._rest = None
+        await self._direct.close()
         await self._client.close()
 
 

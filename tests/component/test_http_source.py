@@ -127,6 +127,32 @@ async def collect(source: HttpSource, start: int, end: int | None, into: bytearr
     return bytes(got)
 
 
+class Memory:
+    """A basin of one place."""
+
+    def __init__(self, start: int, into: bytearray) -> None:
+        self.start, self.into = start, into
+        self.room = bytearray(64 << 10)
+
+    def place(self, at: int) -> memoryview:
+        assert at == self.start + len(self.into)
+        return memoryview(self.room)
+
+    def filled(self, at: int, count: int) -> None:
+        assert at == self.start + len(self.into)
+        self.into += self.room[:count]
+
+
+async def pour(source: HttpSource, start: int, end: int, into: bytearray | None = None) -> bytes:
+    got = bytearray() if into is None else into
+    await source.pour(start, end, Memory(start, got))
+    return bytes(got)
+
+
+EITHER_WAY = pytest.mark.parametrize("bring", [collect, pour])
+Bring = Callable[..., Awaitable[bytes]]
+
+
 @asynccontextmanager
 async def opened(url: str, access: Access = OPEN, policy: HttpPolicy = QUICK) -> AsyncIterator[HttpSource]:
     source = await HttpSource.open(url, access, policy)
@@ -169,10 +195,11 @@ async def test_one_ranged_get_tells_everything_and_its_connection_is_kept() -> N
         assert server.connections == 1
 
 
-async def test_parallel_ranges_give_the_object() -> None:
+@EITHER_WAY
+async def test_parallel_ranges_give_the_object(bring: Bring) -> None:
     async with serving(good) as server, opened(server.url) as source:
         step = 512 << 10
-        parts = await asyncio.gather(*(collect(source, at, min(at + step, len(DATA))) for at in range(0, len(DATA), step)))
+        parts = await asyncio.gather(*(bring(source, at, min(at + step, len(DATA))) for at in range(0, len(DATA), step)))
         assert b"".join(parts) == DATA
 
 
@@ -424,10 +451,13 @@ BODY = DATA[ASKED[0] : ASKED[1]]
         (lambda r, w: send(w, 403), "denied"),
     ],
 )
-async def test_a_lie_about_a_range_is_a_named_failure(lie: Callable[[Request, asyncio.StreamWriter], None], code: str) -> None:
+@EITHER_WAY
+async def test_a_lie_about_a_range_is_a_named_failure(
+    bring: Bring, lie: Callable[[Request, asyncio.StreamWriter], None], code: str
+) -> None:
     async with serving(second(lie)) as server, opened(server.url) as source:
         with pytest.raises(Failure) as caught:
-            await collect(source, *ASKED)
+            await bring(source, *ASKED)
         assert caught.value.code == code
 
 
@@ -444,27 +474,30 @@ async def test_a_lie_about_a_range_is_a_named_failure(lie: Callable[[Request, as
         (lambda r, w: send(w, 206, BODY[:500], Content_Range=f"bytes {ASKED[0]}-{ASKED[0] + 499}/{len(DATA)}"), False, None, 500),
     ],
 )
+@EITHER_WAY
 async def test_a_broken_range_is_interrupted_after_its_good_bytes(
-    lie: Callable[[Request, asyncio.StreamWriter], None], crowded: bool, after: float | None, good_bytes: int
+    bring: Bring, lie: Callable[[Request, asyncio.StreamWriter], None], crowded: bool, after: float | None, good_bytes: int
 ) -> None:
     async with serving(second(lie)) as server, opened(server.url) as source:
         got = bytearray()
         with pytest.raises(Interrupted) as caught:
-            await collect(source, *ASKED, into=got)
+            await bring(source, *ASKED, into=got)
         assert (caught.value.crowded, caught.value.retry_after, got) == (crowded, after, BODY[:good_bytes])
 
 
-async def test_a_weak_etag_never_goes_into_if_range() -> None:
+@EITHER_WAY
+async def test_a_weak_etag_never_goes_into_if_range(bring: Bring) -> None:
     async def weak(request: Request, writer: asyncio.StreamWriter) -> None:
         part(writer, request, ETag='W/"v1"', Last_Modified="Mon, 01 Jan 2024 00:00:00 GMT")
 
     async with serving(weak) as server, opened(server.url) as source:
-        assert await collect(source, *ASKED) == BODY
+        assert await bring(source, *ASKED) == BODY
         assert "if-range" not in server.seen[-1].headers
         assert source.facts.validators["etag"] == 'W/"v1"'
 
 
-async def test_a_server_that_stumbles_over_if_range_is_read_without_it() -> None:
+@EITHER_WAY
+async def test_a_server_that_stumbles_over_if_range_is_read_without_it(bring: Bring) -> None:
     etag = {"ETag": '"v1"'}
 
     async def stumbling(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -475,11 +508,11 @@ async def test_a_server_that_stumbles_over_if_range_is_read_without_it() -> None
 
     async with serving(stumbling) as server, opened(server.url) as source:
         with pytest.raises(Interrupted):
-            await collect(source, *ASKED)
-        assert await collect(source, *ASKED) == BODY
+            await bring(source, *ASKED)
+        assert await bring(source, *ASKED) == BODY
         etag.clear()
         with pytest.raises(Failure) as caught:
-            await collect(source, *ASKED)
+            await bring(source, *ASKED)
         assert caught.value.code == "protocol"
 
 
@@ -537,11 +570,12 @@ def redirecting(location: Callable[[Request], str | None], then: Reply = good) -
     return reply
 
 
-async def test_ranges_go_to_where_the_probe_ended_and_secrets_stay_with_the_first_origin() -> None:
+@EITHER_WAY
+async def test_ranges_go_to_where_the_probe_ended_and_secrets_stay_with_the_first_origin(bring: Bring) -> None:
     access = Access(headers=(("Authorization", "Bearer s3cret"), ("X-Custom", "1")))
     signed = redirecting(lambda r: mirror.url + "?sig=a%2Fb%3D")
     async with serving(good) as mirror, serving(signed) as first, opened(first.url, access) as source:
-        assert await collect(source, *ASKED) == BODY
+        assert await bring(source, *ASKED) == BODY
         assert len(first.seen) == 1
         assert first.seen[0].headers["authorization"] == "Bearer s3cret"
         assert [request.path for request in mirror.seen] == ["/images/disk.img?sig=a%2Fb%3D"] * 2
@@ -588,7 +622,8 @@ async def test_a_redirect_from_a_public_server_to_the_loopback_is_refused_unless
             assert source.facts.length == len(DATA)
 
 
-async def test_an_expired_final_url_is_found_again_if_it_is_the_same_object() -> None:
+@EITHER_WAY
+async def test_an_expired_final_url_is_found_again_if_it_is_the_same_object(bring: Bring) -> None:
     turn = 1
     etag = '"v1"'
 
@@ -600,14 +635,14 @@ async def test_an_expired_final_url_is_found_again_if_it_is_the_same_object() ->
 
     reply = redirecting(lambda r: f"/signed?turn={turn}" if r.path == "/images/disk.img" else None, signed)
     async with serving(reply) as server, opened(server.url) as source:
-        assert await collect(source, *ASKED) == BODY
+        assert await bring(source, *ASKED) == BODY
         turn = 2
-        results = await asyncio.gather(*(collect(source, *ASKED) for _ in range(3)))
+        results = await asyncio.gather(*(bring(source, *ASKED) for _ in range(3)))
         assert results == [BODY] * 3
         assert [request.path for request in server.seen].count("/images/disk.img") == 2
         turn, etag = 3, '"v2"'
         with pytest.raises(Failure) as caught:
-            await collect(source, *ASKED)
+            await bring(source, *ASKED)
         assert caught.value.code == "source-changed"
 
 
@@ -626,6 +661,8 @@ async def test_a_proxy_is_used_and_its_unchecked_hop_is_noted(monkeypatch: pytes
         assert (await failing("http://169.254.169.254/x")).code == "address-refused"
         async with opened("http://127.0.0.1:9/disk.img") as source:
             assert await collect(source, *ASKED) == BODY
+            assert await pour(source, *ASKED) == BODY
+            assert proxy.seen[-1].path == "http://127.0.0.1:9/disk.img"
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         async with serving(good) as server, opened(server.url) as source:
             assert not any("proxy" in note for note in source.facts.notes)
