@@ -71,10 +71,14 @@ class HttpSource:
         self._looking = asyncio.Lock()
         self._condition = probed.version.if_range()
         """What goes into If-Range, None if nothing can or the server stumbles over it."""
+        self._fresh: Callable[[], Awaitable[str]] | None = None
+        """Makes a new first URL, where URLs expire."""
 
     @classmethod
-    async def open(cls, url: str, access: Access, policy: HttpPolicy | None = None) -> "HttpSource":
-        """Probe `url`. Raises Failure with the reason and the evidence."""
+    async def open(
+        cls, url: str, access: Access, policy: HttpPolicy | None = None, *, fresh: Callable[[], Awaitable[str]] | None = None
+    ) -> "HttpSource":
+        """Probe `url`; `fresh` makes another for the same object once it is refused. Raises Failure with the evidence."""
         try:
             plain = normalise(url)
         except ValueError as error:
@@ -83,6 +87,7 @@ class HttpSource:
         try:
             probed = await probe(client, plain)
             source = cls(client, plain, probed, _facts(client, plain, probed, access))
+            source._fresh = fresh
             await source._in_time(source._lengthen_head())
         except BaseException:
             await client.close()
@@ -174,7 +179,7 @@ class HttpSource:
             headers["If-Range"] = self._condition
         trail = self._trail
         reply = await ask(trail, headers)
-        if reply.answer.status in STALE_ROUTE and (len(trail) > 1 or reply.answer.status in REDIRECTS):
+        if self._is_stale(reply.answer.status, trail):
             reply.close()
             await self._look_again(trail)
             reply = await ask(self._trail, headers)
@@ -194,12 +199,26 @@ class HttpSource:
             raise Failure("protocol", "a range came without telling of which version it is", url=answer.url)
         return last
 
+    def _is_stale(self, status: int, trail: tuple[str, ...]) -> bool:
+        if self._fresh is not None and status == 400:  # S3 says so of an expired token
+            return True
+        return status in STALE_ROUTE and (self._fresh is not None or len(trail) > 1 or status in REDIRECTS)
+
+    async def renew(self) -> None:
+        """Find the same version by a fresh first URL, before the one in use expires. Raises Failure or Interrupted."""
+        await self._look_again(self._trail)
+
+    async def _first_url(self) -> str:
+        if self._fresh is not None:
+            self._url = await self._fresh()
+        return self._url
+
     async def _look_again(self, stale: tuple[str, ...]) -> None:
         """Find the object from its first URL: a signed URL expired or a mirror moved. Only the very same version will do."""
         async with self._looking:
             if self._trail is not stale:
                 return  # another fetch found it meanwhile
-            response, trail = await self._client.follow(self._url, {"Range": "bytes=0-0"})
+            response, trail = await self._client.follow(await self._first_url(), {"Range": "bytes=0-0"})
             try:
                 answer = self._client.answer(response)
                 found = opening(answer, asked=1)
@@ -251,7 +270,7 @@ class HttpSource:
             raise Interrupted("the answer ended early")
 
     async def _ask_whole(self) -> aiohttp.ClientResponse:
-        response, trail = await self._client.follow(self._url, {})
+        response, trail = await self._client.follow(await self._first_url(), {})
         try:
             same_whole(self._client.answer(response), self._version)
         except BaseException:
