@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +75,7 @@ async def _convert(work: Conversion, export: WindowExport | FileExport) -> str:
         )
         try:
             with work.meter.clock("convert").working():
-                result = await _ticking(tool, work.meter)
+                result = await tool
         except Failure as failure:
             fault = serve.exception() if serve.done() and not serve.cancelled() else None
             raise export.failure or fault or failure from failure
@@ -86,17 +85,6 @@ async def _convert(work: Conversion, export: WindowExport | FileExport) -> str:
         raise export.failure
     work.meter.decoded = work.image.virtual_size
     return result.sandbox
-
-
-async def _ticking(tool: Coroutine[Any, Any, qemu_img.ConvertResult], meter: Meter) -> qemu_img.ConvertResult:
-    """Await the tool, telling progress in between: it reads from pinned bytes and files without a fetch."""
-    task = asyncio.ensure_future(tool)
-    try:
-        while not (await asyncio.wait([task], timeout=0.5))[0]:
-            meter.tick()
-        return task.result()
-    finally:
-        await _end(task)
 
 
 async def _follow(window: Window, digests: Digests) -> None:

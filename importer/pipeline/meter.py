@@ -1,11 +1,14 @@
 """Counts bytes and seconds while an import runs; makes Progress and Stage values of them."""
 
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from importer.api.report import Progress, Reporter, Stage
+
+BEAT_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -72,6 +75,21 @@ class Meter:
         """Tell the reporter, at most five times a second. Called from the event loop."""
         if time.monotonic() - self._told >= 0.2:
             self._tell()
+
+    @asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Tick all the while: where nothing arrives a person needs to be told most."""
+        beat = asyncio.create_task(self._beat(), name="beat")
+        try:
+            yield
+        finally:
+            beat.cancel()
+            await asyncio.wait([beat])
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            self.tick()
 
     def note(self, text: str) -> None:
         """Keep a sentence for the receipt and tell it at once; the same one only once."""

@@ -41,8 +41,10 @@ class Judged:
 
 async def run(request: ImportRequest, reporter: Reporter, policy: Policy | None = None) -> Receipt:
     """Import one disk. Raises Failure; then, and when cancelled, neither a target nor a leftover remains."""
+    meter = Meter(reporter=reporter)
     try:
-        return await _run(request, Meter(reporter=reporter), policy or policy_of(os.environ))
+        async with meter.beating():
+            return await _run(request, meter, policy or policy_of(os.environ))
     except BaseExceptionGroup as group:
         raise leaf_of(group) from None
     except OSError as error:
