@@ -87,7 +87,7 @@ async def test_a_signal_after_publishing_does_not_turn_success_into_failure(
         return path
 
     monkeypatch.setattr(Target, "publish", interrupted)
-    receipt = await run(ImportRequest(source=str(image("qcow2")), target=str(landing)), Silent())
+    receipt = await run(ImportRequest(source=str(image("vhd-dynamic")), target=str(landing)), Silent())
     task.uncancel()
     assert receipt.versions["qemu-img"]
     assert tree(landing) == ["disk.img"]
@@ -99,7 +99,7 @@ async def test_a_tool_that_tells_no_version_leaves_no_target(image: Get, landing
 
     monkeypatch.setattr(qemu_img, "version", version)
     with pytest.raises(Failure):
-        await run(ImportRequest(source=str(image("qcow2")), target=str(landing)), Silent())
+        await run(ImportRequest(source=str(image("vhd-dynamic")), target=str(landing)), Silent())
     assert tree(landing) == []
 
 
@@ -109,7 +109,7 @@ async def test_a_disk_that_cannot_be_read_is_no_corrupt_image(image: Get, landin
 
     monkeypatch.setattr(FileExport, "read", read)
     with pytest.raises(Failure) as caught:
-        await run(ImportRequest(source=str(image("qcow2")), target=str(landing)), Silent())
+        await run(ImportRequest(source=str(image("vhd-dynamic")), target=str(landing)), Silent())
     assert caught.value.exit == 74
     assert tree(landing) == []
 
@@ -170,7 +170,7 @@ async def test_a_spill_keeps_the_reserve_free(image: Get, landing: Path, monkeyp
 async def test_a_spill_that_cannot_fit_is_told_before_the_body(
     nginx: Nginx, landing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used = used_in_place(KINDS["qcow2"], nginx.folder / "no-room-for-a-spill", size=256 << 20, writes=120, chunk=1 << 20)
+    used = used_in_place(KINDS["qcow2-extended"], nginx.folder / "no-room-for-a-spill", size=256 << 20, writes=120, chunk=1 << 20)
     monkeypatch.setattr(Room, "at", lambda directory, _reserve: Room(directory=directory, free=1 << 20, reserve=0))
     with pytest.raises(Failure) as caught:
         await run(ImportRequest(source=nginx.url(used.name), target=str(landing)), Silent())
