@@ -26,7 +26,7 @@ spelled_out = options.spelled_out
 
 def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add `import` and `inspect`; each parsed namespace carries its `front_door`, to be called with it."""
-    one = commands.add_parser("import", help="stream a disk image into a raw disk")
+    one = commands.add_parser("import", help="stream a disk image into a raw disk", add_help=False)
     options.add_import(one)
     one.set_defaults(front_door=import_command)
     two = commands.add_parser("inspect", help="say what an image is and whether it can be imported")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn, get_args
 
-from importer import credentials
+from importer import credentials, s3_options
 from importer.api.failure import Failure
 from importer.api.request import Access, Algorithm, Checksum, ImportRequest
 from importer.disk.image import Format
@@ -19,7 +19,7 @@ _HEX_DIGITS = {"sha256": 64, "sha512": 128, "sha1": 40, "md5": 32}
 MOST_CONNECTIONS = 32
 
 _DESCRIPTION = "Stream a disk image into a raw disk. It is judged first and decoded while it downloads."
-_SOURCE = "an http(s) URL, a path, a file: URL, or @FILE that holds the URL"
+_SOURCE = "an http(s) or s3 URL, a path, a file: URL, or @FILE that holds the URL"
 _EPILOG = (
     "Sizes: 4096, 10Gi, 1.5G. Exit: 0 done, 64 usage, 65 image, 69 source, 70 fault, 73 target, 74 I/O, 75 retry, 77 denied."
 )
@@ -81,6 +81,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--json", action="store_true", help="JSON lines on standard output: progress, receipt, failure")
     output.add_argument("--receipt", metavar="FILE", help="write the receipt as JSON, - for standard output")
     output.add_argument("--quiet", action="store_true", help="show no progress and no receipt")
+    output.add_argument("-h", "--help", action="help", help="show this page")  # not in a group of its own: that costs lines
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
@@ -116,6 +117,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--auth-file", metavar="FILE", help="first line: user:password, or Bearer TOKEN")
     group.add_argument("--proxy", metavar="URL", help="instead of http_proxy, https_proxy and no_proxy")
     group.add_argument("--allow-address", metavar="CIDR", action="append", default=[], help="a network to reach though refused")
+    s3_options.add(group)
 
 
 def _add_target(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -177,6 +179,7 @@ def request_of(chosen: argparse.Namespace) -> ImportRequest:
         raise Failure("usage", "--insecure would ignore --ca-file", hint="leave one of them out")
     if chosen.proxy:
         credentials.refuse_userinfo("--proxy", chosen.proxy)
+    source, s3 = s3_options.located(chosen, credentials.read_source(chosen.source))
     access = Access(
         headers=credentials.request_headers(plain=chosen.header, header_file=chosen.header_file, auth_file=chosen.auth_file),
         ca_file=chosen.ca_file,
@@ -184,9 +187,10 @@ def request_of(chosen: argparse.Namespace) -> ImportRequest:
         proxy=chosen.proxy,
         allow_addresses=tuple(chosen.allow_address),
         connections=chosen.connections,
+        s3=s3,
     )
     request = ImportRequest(
-        source=credentials.read_source(chosen.source),
+        source=source,
         target=chosen.target or "",
         format=chosen.format,
         size=chosen.size,

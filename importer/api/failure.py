@@ -95,6 +95,9 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "unreachable": Entry(Exit.UNAVAILABLE, "no connection to the source", "check host, port, proxy and firewall"),
         "not-found": Entry(Exit.UNAVAILABLE, "the source does not exist", "check the URL"),
         "http-status": Entry(Exit.UNAVAILABLE, "the server refused the request", "open the URL with curl -v and compare"),
+        "archived": Entry(
+            Exit.UNAVAILABLE, "the object lies in an archive and cannot be read", "restore it first, then import it"
+        ),
         "protocol": Entry(Exit.UNAVAILABLE, "the server broke the protocol", "try another mirror"),
         "redirects": Entry(Exit.UNAVAILABLE, "the redirects do not end or lead nowhere allowed", "use the final URL itself"),
         "tls": Entry(
@@ -127,6 +130,11 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "overloaded": Entry(Exit.TEMPFAIL, "the server asks to come back later", "try again later with fewer --connections"),
         "interrupted": Entry(Exit.TEMPFAIL, "stopped by a signal", "run the same command again"),
         "denied": Entry(Exit.NOPERM, "the server denies access", "check the credentials given with --auth-file or --header-file"),
+        "credentials": Entry(
+            Exit.NOPERM,
+            "the credentials for the source cannot be found or used",
+            "try the same source with that service's own command, such as aws s3 ls",
+        ),
         "permission": Entry(Exit.NOPERM, "this user may not do that here", "check owner and mode of the path in the evidence"),
         "address-refused": Entry(
             Exit.NOPERM,

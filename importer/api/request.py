@@ -15,6 +15,20 @@ class Checksum:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class S3Access:
+    """How S3 objects are found. No secret: credentials come from where the AWS tools look for them."""
+
+    endpoint: str | None = None
+    """URL of the service; None: the AWS tools' settings decide, at last AWS itself."""
+    region: str | None = None
+    """None: the AWS tools' settings decide, else what the endpoint's name or its answers tell."""
+    style: str = "auto"
+    """Where the bucket's name goes: into the path, or the host (virtual). auto: the path, except at AWS."""
+    anonymous: bool = False
+    """Sign nothing, whatever credentials there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """How a source is reached. Secrets live in `headers` only and never leave it."""
 
@@ -27,6 +41,7 @@ class Access:
     allow_addresses: tuple[str, ...] = ()
     """Networks (CIDR) that may be reached though they would be refused."""
     connections: int = 4
+    s3: S3Access = S3Access()
 
     def __repr__(self) -> str:
         """Hide header values: reprs reach logs."""

@@ -20,6 +20,12 @@ async def _open_http(url: str, access: Access) -> Source:
     return await HttpSource.open(url, access)
 
 
+async def _open_s3(url: str, access: Access) -> Source:
+    from importer.sources.s3 import S3Source
+
+    return await S3Source.open(url, access)
+
+
 async def _open_file_url(url: str, access: Access) -> Source:
     host, slash, path = url.split(":", 1)[1].removeprefix("//").partition("/")
     if not slash or host not in ("", "localhost"):
@@ -30,6 +36,7 @@ async def _open_file_url(url: str, access: Access) -> Source:
 OPENERS: Mapping[str, Callable[[str, Access], Awaitable[Source]]] = {
     "http": _open_http,
     "https": _open_http,
+    "s3": _open_s3,
     "file": _open_file_url,
 }
 

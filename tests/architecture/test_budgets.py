@@ -22,7 +22,7 @@ MOST_MODULES_FOR_HELP = 160
 """Modules in sys.modules after --help; 122 when written, half of them the interpreter's own."""
 MOST_CPU_SECONDS_FOR_HELP = 0.25
 """0.05 when written; asyncio would add 0.06, rich as much, aiohttp 0.2."""
-HEAVY = {"aiohttp", "rich", "ssl", "isal", "zstandard", "requests", "kubernetes", "cryptography", "importlib.metadata"}
+HEAVY = {"aiohttp", "rich", "ssl", "isal", "zstandard", "requests", "kubernetes", "boto3", "cryptography", "importlib.metadata"}
 
 _AFTER = """
 import json, sys
