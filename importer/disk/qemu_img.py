@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -17,7 +17,8 @@ from types import MappingProxyType
 from importer.api.failure import Failure
 from importer.disk.image import Format
 from importer.disk.space import SpaceGuard
-from machinery.process import cgroup, child, confine, syscalls
+from importer.disk.standstill import Signs, Standstill
+from machinery.process import cgroup, child, confine, syscalls, vitals
 
 TOOL = "qemu-img"
 MEMORY = 1 << 30
@@ -39,6 +40,17 @@ _DRIVERS: Mapping[Format, Mapping[str, object]] = MappingProxyType(
 )
 _NO_MEMORY = ("cannot allocate memory", "failed to allocate", "could not allocate", "out of memory")
 _FULL = ("no space left on device", "disk quota exceeded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """How to tell that the tool gets on, and for how long to wait where it does not."""
+
+    served: Callable[[], int]
+    """Returns how many reads of the image the tool has asked for."""
+    held: Callable[[], bool]
+    """Returns True while one of them waits for its bytes."""
+    give_up_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +85,10 @@ async def convert(
     compressed: bool,
     direct: bool,
     guard: SpaceGuard | None = None,
+    pulse: Pulse | None = None,
     confinement: confine.Confinement | None = None,
 ) -> ConvertResult:
-    """Convert, watched over by `guard`, in `confinement` (None: the strictest that works here).
+    """Convert, watched over by `guard` and `pulse`, in `confinement` (None: the strictest that works here).
 
     Raises Failure: "tool-missing", "tool-limit", "tool-failed", "no-space", or "corrupt" with what the tool said; the
     caller, whose NBD server the tool read from, may know a better cause. The tool has ended in any case.
@@ -91,7 +104,7 @@ async def convert(
         command = convert_argv(format=format, nbd_fd=nbd_fd, target_fd=target_fd, compressed=compressed, direct=direct)
         async with child.Child(confine.wrap(command, found), pass_fds=(nbd_fd, target_fd)) as tool:
             limited = group is not None and _add(group, tool.pid)
-            ended = await _watched(tool, target_fd, guard, push=compressed or not direct)
+            ended = await _watched(tool, target_fd, guard, pulse, push=compressed or not direct)
             killed = group is not None and group.killed()
     if ended.returncode != 0:
         raise verdict(ended, out_of_memory=killed)
@@ -128,22 +141,38 @@ async def version() -> str:
     return words[2]
 
 
-async def _watched(tool: child.Child, fd: int, guard: SpaceGuard | None, *, push: bool) -> child.Ended:
-    """Wait for the tool; meanwhile look at the space and, with `push`, have what it wrote go to the device.
+async def _watched(tool: child.Child, fd: int, guard: SpaceGuard | None, pulse: Pulse | None, *, push: bool) -> child.Ended:
+    """Wait for the tool; meanwhile look at the space and its pulse and, with `push`, have what it wrote go to the device.
 
     Without that nothing is written back before the final fsync, which then takes all the time again.
     """
     waiting = asyncio.create_task(tool.wait())
+    watch = Standstill(pulse.give_up_seconds) if pulse is not None else None
     try:
         while not (await asyncio.wait([waiting], timeout=TICK_SECONDS))[0]:
             if guard is not None:
                 guard.check()
+            if pulse is not None and watch is not None:
+                _feel(tool.pid, pulse, watch)
             if push:
                 await _push(fd)
         return waiting.result()
     finally:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
+
+
+def _feel(pid: int, pulse: Pulse, watch: Standstill) -> None:
+    """Raise Failure("tool-failed") for a tool that does nothing, though nothing holds it up. CPU time is no progress."""
+    seen = vitals.look(pid)
+    signs = Signs(served=pulse.served(), moved=seen.moved, held=pulse.held() or seen.blocked)
+    if watch.hopeless(time.monotonic(), signs):
+        raise Failure(
+            "tool-failed",
+            f"{TOOL} neither read nor wrote anything for too long",
+            seconds=pulse.give_up_seconds,
+            reads=signs.served,
+        )
 
 
 async def _push(fd: int) -> None:

@@ -16,6 +16,7 @@ from importer.pipeline.digest import Digests
 from importer.pipeline.exports import FileExport, WindowExport
 from importer.pipeline.fetcher import Fetcher
 from importer.pipeline.meter import Meter
+from importer.pipeline.patience import Policy
 from importer.pipeline.pinned import Pinned
 from importer.pipeline.window import Window
 
@@ -32,6 +33,7 @@ class Conversion:
     target: Target
     guard: SpaceGuard | None
     meter: Meter
+    policy: Policy
 
 
 async def through_window(work: Conversion, fetcher: Fetcher, window: Window, digests: Digests) -> str:
@@ -72,6 +74,9 @@ async def _convert(work: Conversion, export: WindowExport | FileExport) -> str:
             compressed=work.compressed,
             direct=not work.compressed and work.target.takes_direct(),
             guard=work.guard,
+            pulse=qemu_img.Pulse(
+                served=lambda: export.reads, held=lambda: export.held, give_up_seconds=work.policy.give_up_seconds
+            ),
         )
         try:
             with work.meter.clock("convert").working():

@@ -31,11 +31,15 @@ class _Object:
     def __init__(self, *, length: int, exact: bool, pinned: Pinned) -> None:
         self.size = length if exact else length + BEYOND
         self.failure: Failure | None = None
+        self.reads = 0
+        """Reads asked for so far."""
         self._length = length
         self._pinned = pinned
+        self._waiting = 0
 
     def _surplus(self, offset: int, length: int) -> int:
         """Return how many of the bytes asked for lie past the end, within its sector. Raises ReadFailed for more."""
+        self.reads += 1
         surplus = max(0, offset + length - self._length)
         if surplus > -self._length % SECTOR or surplus >= length:
             self.fail(
@@ -49,6 +53,11 @@ class _Object:
             )
             raise ReadFailed
         return surplus
+
+    @property
+    def held(self) -> bool:
+        """True while a read waits for its bytes."""
+        return self._waiting > 0
 
     def fail(self, failure: Failure) -> None:
         """Remember the first failure."""
@@ -69,7 +78,6 @@ class WindowExport(_Object):
         super().__init__(length=length, exact=exact, pinned=pinned)
         self._window = window
         self._clock = clock
-        self._waiting = 0
         self._since = 0.0
 
     def ready(self, offset: int, length: int) -> Parts | None:
@@ -148,7 +156,11 @@ class FileExport(_Object):
         judged = self._pinned.cover(offset, offset + length - surplus)
         if judged is not None:
             return _padded(_Lent([judged]), surplus)
-        data = await asyncio.to_thread(_pread, self._fd, offset, length - surplus)
+        self._waiting += 1
+        try:
+            data = await asyncio.to_thread(_pread, self._fd, offset, length - surplus)
+        finally:
+            self._waiting -= 1
         try:
             if len(data) < length - surplus:
                 raise Failure("source-changed", "the file became shorter while it was read", offset=offset)

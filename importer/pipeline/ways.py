@@ -210,6 +210,7 @@ def _conversion(trip: Trip, image: Image, extents: Extents | None, pinned: Pinne
         target=trip.target,
         guard=trip.guard,
         meter=trip.meter,
+        policy=trip.policy,
     )
 
 
