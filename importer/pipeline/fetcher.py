@@ -12,7 +12,8 @@ from importer.api.failure import Failure
 from importer.disk.reads import Span
 from importer.pipeline.meter import Meter
 from importer.pipeline.patience import Patience, Policy
-from importer.sources.protocol import Basin, Interrupted, Source
+from importer.pipeline.rereading import Rereading
+from importer.sources.protocol import Basin, Interrupted, RangesEnded, Source
 
 
 class Orders(Basin, Protocol):
@@ -20,6 +21,11 @@ class Orders(Basin, Protocol):
 
     changed: asyncio.Event
     """Set whenever `take` may answer differently than before."""
+
+    @property
+    def ascending(self) -> bool:
+        """True if spans are taken in byte order, so that one connection can bring them all."""
+        ...
 
     @property
     def over(self) -> bool:
@@ -82,8 +88,19 @@ class Fetcher:
             async with asyncio.TaskGroup() as lanes:
                 for lane in range(self._count):
                     lanes.create_task(self._lane(lane), name=f"connection {lane}")
+            return
         except BaseExceptionGroup as group:
-            raise leaf_of(group) from None
+            ended, others = group.split(RangesEnded)
+            if others is not None:
+                raise leaf_of(others) from None
+            assert ended is not None
+            refusal = leaf_of(ended)
+        assert isinstance(refusal, RangesEnded)
+        if not self._orders.ascending:
+            raise refusal.failure()
+        self._meter.note("the server stopped serving ranges: the rest is read over one connection, from the first byte on")
+        # A task of its own: a failed group leaves this one half cancelled (CPython before 3.13), and time-outs misread that.
+        await asyncio.create_task(Rereading(self._source, self._orders, self._meter, self._policy).run(), name="rereading")
 
     async def _lane(self, lane: int) -> None:
         orders, clock = self._orders, self._meter.clock("fetch")
@@ -109,13 +126,16 @@ class Fetcher:
                     await self._source.pour(span.start, span.end, flow)
         except TimeoutError:
             broke = Interrupted(f"stalled: fewer than {self._policy.stall_bytes} bytes in {self._policy.stall_seconds:g} s")
+        except RangesEnded:
+            raise
         except Interrupted as interrupted:
             broke = interrupted
         finally:
             self._active -= 1
             self._meter.connections = self._active
+            if flow.at < span.end:
+                self._orders.give_back(Span(flow.at, span.end))
         if flow.at < span.end:
-            self._orders.give_back(Span(flow.at, span.end))
             await self._recover(broke or Interrupted("the answer ended early"), began)
         else:
             self._patience.recovered()

@@ -15,6 +15,8 @@ from importer.pipeline.shelf import PIECE, Piece, Shelf
 class InOrder:
     """All pieces of an object, or those that are needed (see fetcher.Orders), handed on in byte order."""
 
+    ascending = True
+
     def __init__(
         self,
         *,

@@ -20,6 +20,8 @@ RUN = 4
 class Window:
     """Pieces on demand and ahead of demand (see fetcher.Orders)."""
 
+    ascending = False
+
     def __init__(self, *, length: int, capacity: int, pinned: Pinned) -> None:
         """Keep at most `capacity` pieces of an object of `length` bytes."""
         self.changed = asyncio.Event()

@@ -40,6 +40,8 @@ class HttpPolicy:
     """When a slow head is enough, if its least part has come."""
     head_limit: float = 120.0
     """When even the least part of the head is late."""
+    probe_limit: float = 180.0
+    """Longest time for all tries of a probe together."""
     probe_tries: int = 4
     backoff: float = 0.5
     longest_wait: float = 30.0

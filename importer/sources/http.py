@@ -28,8 +28,10 @@ from importer.sources.client import Client, HttpPolicy
 from importer.sources.direct import Direct, Unusual
 from importer.sources.origin import normalise, object_name, origin, redact
 from importer.sources.probe import LEAST_HEAD, Probed, probe
-from importer.sources.protocol import Basin, Interrupted, SourceFacts, fill
+from importer.sources.protocol import Basin, Interrupted, RangesEnded, SourceFacts, fill
 
+REFUSED = 3
+"""After so many refusals of a range in a row nobody asks for one any more."""
 _SHORT = "the server gave a shorter range than was asked for"
 
 
@@ -71,6 +73,12 @@ class HttpSource:
         self._looking = asyncio.Lock()
         self._condition = probed.version.if_range()
         """What goes into If-Range, None if nothing can or the server stumbles over it."""
+        self._refused = 0
+        """How many unconditional ranges were answered with the whole object, one after the other."""
+        self._ended = False
+        """True once ranges were refused for good."""
+        self._unproven = False
+        """True once a range came of which nothing told the version."""
         self._fresh: Callable[[], Awaitable[str]] | None = None
         """Makes a new first URL, where URLs expire."""
 
@@ -106,7 +114,7 @@ class HttpSource:
 
     async def fetch(self, start: int, end: int | None) -> AsyncIterator[bytes]:
         """Yield the bytes start..end in one attempt; see Source.fetch."""
-        if not self._facts.ranges:
+        if not self._facts.ranges or (self._ended and start == 0 and end is None):
             if start or end not in (None, self._facts.length):
                 raise Failure("internal", "a range was asked of a source that has none", start=start, end=end)
             pieces = self._whole()
@@ -114,9 +122,12 @@ class HttpSource:
             stop = self._length() if end is None else end
             self._check(start, stop)
             pieces = self._part(start, stop)
-        async with aclosing(pieces):
-            async for piece in pieces:
-                yield piece
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
+        except RangesEnded as ended:
+            raise ended.failure() from None
 
     async def pour(self, start: int, end: int, basin: Basin) -> None:
         """Bring the bytes start..end into a basin in one attempt; see Source.pour."""
@@ -193,10 +204,19 @@ class HttpSource:
         if answer.status == 200:
             # Some servers answer every If-Range with the whole; from now on each range must show its validator instead.
             self._condition = None
-        last = part_end(answer, start=start, end=stop, known=self._version)
-        could_be = self._version.if_range() is not None and not conditional
-        if could_be and not self._version.proves(version(answer, self._version.length)):
-            raise Failure("protocol", "a range came without telling of which version it is", url=answer.url)
+            self._refused += not conditional
+        try:
+            last = part_end(answer, start=start, end=stop, known=self._version)
+        except Interrupted as refused:
+            if answer.status == 200 and self._refused >= REFUSED:
+                self._ended = True
+                raise RangesEnded(refused.reason) from None
+            raise
+        self._refused = 0
+        if not conditional and not self._version.proves(version(answer, self._version.length)):
+            if self._version.if_range() is not None:
+                raise Failure("protocol", "a range came without telling of which version it is", url=answer.url)
+            self._unproven = True
         return last
 
     def _is_stale(self, status: int, trail: tuple[str, ...]) -> bool:
@@ -259,6 +279,8 @@ class HttpSource:
             connection = response.connection
             protocol = connection.protocol if connection is not None else None
             while piece := await self._client.read(response):
+                if kept is None:
+                    self._compare(got, piece)
                 got += len(piece)
                 yield piece
             # Without a length only the end of the connection ends the body, and a reset is no such end.
@@ -302,8 +324,8 @@ class HttpSource:
             raise Failure("stalled", "the server sends its first bytes too slowly", url=self._facts.url) from None
 
     async def settle(self) -> None:
-        """Compare the head once more where the server gives no validator; else every answer was checked already."""
-        if not self._version.validators() and self._facts.ranges and self._head:
+        """Compare the head once more where a range told no validator; else every answer was checked already."""
+        if self._unproven and not self._ended and self._head:
             await self._in_time(self._compare_head())
 
     async def _compare_head(self) -> None:
@@ -314,16 +336,19 @@ class HttpSource:
                 place = 0
                 async with aclosing(self._part(0, len(self._head))) as pieces:
                     async for piece in pieces:
-                        if piece != self._head[place : place + len(piece)]:
-                            raise Failure(
-                                "source-changed", "the object's first bytes changed while it was read", url=self._facts.url
-                            )
+                        self._compare(place, piece)
                         place += len(piece)
                 return
             except Interrupted as error:
                 if attempt >= self._client.policy.probe_tries:
                     raise _lasting(error, self._facts.url) from error
                 await asyncio.sleep(self._client.policy.pause(attempt, error.retry_after))
+
+    def _compare(self, place: int, piece: bytes) -> None:
+        """Compare bytes that came again with those of the head."""
+        before = self._head[place : place + len(piece)]
+        if piece[: len(before)] != before:
+            raise Failure("source-changed", "the object's first bytes changed while it was read", url=self._facts.url)
 
     async def close(self) -> None:
         """Close every connection; more than once does no harm."""

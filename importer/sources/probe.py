@@ -34,17 +34,23 @@ class Probed:
 
 async def probe(client: Client, url: str) -> Probed:
     """Probe a normalised URL, a few times if the server is merely busy. Raises Failure."""
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            return await _once(client, url)
-        except Broken as error:
-            pause = client.policy.pause(attempt, error.retry_after)
-            if error.hopeless or attempt >= client.policy.probe_tries or pause > client.policy.longest_wait:
-                error.failure.evidence.setdefault("tries", str(attempt))
-                raise error.failure from error
-            await asyncio.sleep(pause)
+    attempt, last = 0, Failure("stalled", "the server does not answer", url=redact(url))
+    try:
+        async with asyncio.timeout(client.policy.probe_limit):
+            while True:
+                attempt += 1
+                try:
+                    return await _once(client, url)
+                except Broken as error:
+                    last = error.failure
+                    pause = client.policy.pause(attempt, error.retry_after)
+                    if error.hopeless or attempt >= client.policy.probe_tries or pause > client.policy.longest_wait:
+                        raise last from error
+                    await asyncio.sleep(pause)
+    except TimeoutError:
+        raise last from None
+    finally:
+        last.evidence.setdefault("tries", str(attempt))
 
 
 async def _once(client: Client, url: str) -> Probed:

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from importer.api.failure import Failure
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFacts:
@@ -37,6 +39,19 @@ class Interrupted(Exception):
         self.reason = reason
         self.crowded = crowded
         self.retry_after = retry_after
+
+
+class RangesEnded(Interrupted):
+    """The server stopped serving ranges: asking for more of them is pointless, but `fetch(0, None)` reads the whole."""
+
+    def failure(self) -> Failure:
+        """Return what to report where the whole does not help."""
+        return Failure(
+            "protocol",
+            "the server stopped serving ranges, which reading this image needs",
+            hint="try another mirror, or download the image and import the file",
+            last_reason=self.reason,
+        )
 
 
 class Basin(Protocol):

@@ -18,8 +18,8 @@ from importer.api.request import Access
 from importer.api.version import VERSION
 from importer.sources.addresses import Kind
 from importer.sources.client import HttpPolicy
-from importer.sources.http import HttpSource
-from importer.sources.protocol import Interrupted
+from importer.sources.http import REFUSED, HttpSource
+from importer.sources.protocol import Interrupted, RangesEnded
 from importer.sources.schemes import open_source
 
 DATA = hashlib.shake_128(b"disk").digest(3 << 20)
@@ -523,11 +523,69 @@ async def test_settling_notices_another_head_where_no_validator_tells() -> None:
         part(writer, request, now)
 
     async with serving(changing) as server, opened(server.url) as source:
+        await collect(source, *ASKED)
         await source.settle()
         now = b"!" + DATA[1:]
         with pytest.raises(Failure) as caught:
             await source.settle()
         assert caught.value.code == "source-changed"
+
+
+async def test_settling_compares_the_head_where_ranges_tell_no_version() -> None:
+    now = DATA
+
+    async def forgetful(request: Request, writer: asyncio.StreamWriter) -> None:
+        first = request.span == (0, 1 << 20) and len(server.seen) == 1
+        part(writer, request, now, **({"ETag": 'W/"weak"'} if first else {}))
+
+    async with serving(forgetful) as server, opened(server.url) as source:
+        assert await pour(source, *ASKED) == BODY
+        await source.settle()
+        now = b"!" + DATA[1:]
+        with pytest.raises(Failure) as caught:
+            await source.settle()
+        assert caught.value.code == "source-changed"
+
+
+@EITHER_WAY
+async def test_a_server_that_stops_serving_ranges_is_told_as_such_and_can_be_read_as_a_whole(bring: Bring) -> None:
+    now = DATA
+
+    async def stopping(request: Request, writer: asyncio.StreamWriter) -> None:
+        if len(server.seen) <= 2:
+            await good(request, writer)
+        else:
+            send(writer, 200, now, ETag='"v1"')
+
+    async with serving(stopping) as server, opened(server.url) as source:
+        assert await bring(source, *ASKED) == BODY
+        for _ in range(REFUSED):
+            with pytest.raises(Interrupted, match="no longer serves ranges"):
+                await bring(source, *ASKED)
+        with pytest.raises(RangesEnded if bring is pour else Failure, match=r"serv(es|ing) ranges"):
+            await bring(source, *ASKED)
+        assert await collect(source, 0, None) == DATA
+        await source.settle()
+        now = b"!" + DATA[1:]
+        with pytest.raises(Failure) as caught:
+            await collect(source, 0, None)
+        assert caught.value.code == "source-changed"
+
+
+async def test_all_tries_of_a_probe_together_are_bounded() -> None:
+    async def drip(request: Request, writer: asyncio.StreamWriter) -> None:
+        send(writer, 206, Content_Range=f"bytes 0-1048575/{len(DATA)}", Content_Length="1048576")
+        for byte in DATA:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.05)
+
+    loop = asyncio.get_running_loop()
+    patient = HttpPolicy(head_limit=0.4, probe_limit=0.6, probe_tries=50, backoff=0.01)
+    async with serving(drip) as server:
+        began = loop.time()
+        failure = await failing(server.url, policy=patient)
+        assert (failure.code, failure.evidence["tries"]) == ("stalled", "2")
+        assert loop.time() - began < 5
 
 
 async def test_cancelling_a_fetch_closes_its_connection() -> None:
@@ -696,7 +754,7 @@ async def test_the_scheme_table_opens_http_and_refuses_secrets_and_strangers() -
         source = await open_source(server.url, OPEN)
         assert source.facts.length == len(DATA)
         await source.close()
-    for url, code in [("http://me:hush@host/x", "secret-in-argv"), ("s3://bucket/key", "usage"), ("http:///x", "usage")]:
+    for url, code in [("http://me:hush@host/x", "secret-in-argv"), ("ftp://host/key", "usage"), ("http:///x", "usage")]:
         with pytest.raises(Failure) as caught:
             await open_source(url, OPEN)
         assert caught.value.code == code

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from random import Random
 
-from importer.sources.protocol import Basin, Interrupted, SourceFacts, fill
+from importer.sources.protocol import Basin, Interrupted, RangesEnded, SourceFacts, fill
 
 HEAD = 64 << 10
 
@@ -20,6 +20,8 @@ class MemorySource:
         self.fetched = 0
         self.attempts: list[tuple[int, int | None]] = []
         self.stalls: set[int] = set()
+        self.ranges_end: int | None = None
+        """The number of the attempt from which on no range is served."""
         self.served: Callable[[int], None] = lambda _total: None
         """Called with the bytes fetched so far after each chunk."""
         self.breaks = breaks
@@ -31,6 +33,8 @@ class MemorySource:
     async def fetch(self, start: int, end: int | None) -> AsyncGenerator[bytes, None]:
         number = len(self.attempts)
         self.attempts.append((start, end))
+        if self.ranges_end is not None and number >= self.ranges_end and (start, end) != (0, None):
+            raise RangesEnded("the server no longer serves ranges")
         stop = len(self.data) if end is None else end
         limit = self._random.randrange(start, stop + 1) if self._random.random() < self.breaks else None
         at = start

@@ -112,6 +112,56 @@ async def test_a_source_that_brings_nothing_ends_as_stalled() -> None:
     assert "stalled" in caught.value.evidence["last_reason"]
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 12), st.integers(1, 5), st.booleans(), st.sampled_from([0.0, 0.3, 0.6]), st.integers(0, 1000))
+def test_where_ranges_end_the_rest_is_read_from_the_first_byte_on(
+    capacity: int, connections: int, ordered: bool, breaks: float, seed: int
+) -> None:
+    source = MemorySource(NOISE, breaks=breaks, seed=seed, chunk=400_000)
+    source.ranges_end = seed % 7
+    needed = bytearray(Random(seed).choices(b"\x00\x01", weights=(1, 4), k=10))
+    pinned = Pinned(piece=PIECE)
+    pinned.add(0, NOISE[: (seed % 3) * PIECE])
+    orders = InOrder(length=len(NOISE), capacity=capacity, pinned=pinned, connections=connections, ordered=ordered, needed=needed)
+    fetcher = Fetcher(source, orders, meter(), connections=connections, policy=QUICK)
+
+    async def run() -> bytes:
+        return (await bounded(asyncio.gather(collect(orders), fetcher.run())))[0]
+
+    got = asyncio.run(run())
+    for index in range(10):
+        at = slice(index * PIECE, (index + 1) * PIECE)
+        assert not needed[index] or got[at] == NOISE[at][: len(got[at])]
+
+
+async def test_where_ranges_end_random_reads_end_at_once_with_a_name() -> None:
+    source = MemorySource(NOISE)
+    source.ranges_end = 2
+    window = Window(length=len(NOISE), capacity=8, pinned=Pinned(piece=PIECE))
+    fetch = asyncio.create_task(Fetcher(source, window, meter(), connections=3, policy=QUICK).run())
+    fetch.add_done_callback(lambda task: window.stop(task.exception()))
+
+    async def read() -> None:
+        for index in range(window.count):
+            window.release(await window.acquire(index))
+
+    with pytest.raises(Failure, match="stopped serving ranges") as caught:
+        await bounded(read())
+    assert caught.value.code == "protocol"
+    await asyncio.wait([fetch])
+
+
+async def test_rereading_gives_up_on_a_source_that_brings_nothing() -> None:
+    source = MemorySource(NOISE, breaks=1.0)
+    source.ranges_end = 0
+    source.stalls = set(range(1, 1000))
+    orders = InOrder(length=len(NOISE), capacity=4, pinned=Pinned(piece=PIECE), connections=2)
+    policy = Policy(stall_seconds=0.02, give_up_seconds=0.1, first_delay=0.001)
+    with pytest.raises(Failure, match="stopped serving ranges") as caught:
+        await bounded(Fetcher(source, orders, meter(), connections=2, policy=policy).run())
+    assert caught.value.code == "stalled"
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 6), st.sampled_from([0.0, 0.5, 0.8]), st.integers(0, 1000), st.booleans())
 def test_a_source_without_ranges_is_begun_anew_and_never_mixed(capacity: int, breaks: float, seed: int, known: bool) -> None:
