@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from importer.disk import qcow2_tables, vdi, vhdx, vmdk_tables
 from importer.disk.image import Image
 
 
@@ -31,6 +30,10 @@ class Packing:
 
 def obstacle(image: Image) -> str:
     """Return why the native reader does not take this image, in words for the receipt; "" if it does."""
+    if image.layout is None:
+        return f"{image.format} is left to it"
+    from importer.disk import qcow2_tables, vdi, vhdx, vmdk_tables  # here, not above: a raw disk needs none of them
+
     match image.layout:
         case qcow2_tables.Layout(extended=True):
             return "its L2 entries are extended"
@@ -41,7 +44,7 @@ def obstacle(image: Image) -> str:
 
 def packing(image: Image) -> Packing | None:
     """Return how the image's compressed clusters are decoded, None for a format that has none."""
-    from importer.disk import inflate  # only images with tables pay for the libraries
+    from importer.disk import inflate, qcow2_tables, vmdk_tables  # only images with tables pay for the libraries
 
     match image.layout:
         case qcow2_tables.Layout() as layout:

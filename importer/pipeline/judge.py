@@ -7,11 +7,11 @@ import asyncio
 import random
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from importer.api.failure import Failure
 from importer.api.request import ImportRequest
-from importer.disk import detect, examine, wrappers, xz_index, zstd_frames
+from importer.disk import detect, examine
 from importer.disk.chart import Chart
 from importer.disk.extents import Extents
 from importer.disk.image import Format, Image, Limits, Wrapper
@@ -20,6 +20,9 @@ from importer.pipeline.fetcher import leaf_of
 from importer.pipeline.patience import Patience, Policy
 from importer.pipeline.pinned import Pinned
 from importer.sources.protocol import Interrupted, Source
+
+if TYPE_CHECKING:
+    from importer.disk import xz_index
 
 T = TypeVar("T")
 TAIL = 64 << 10
@@ -40,7 +43,7 @@ class Found:
     image: Image | None
     """None where only the decoded stream will tell."""
     extents: Extents | None = None
-    blocks: tuple[xz_index.XzBlock, ...] = ()
+    blocks: "tuple[xz_index.XzBlock, ...]" = ()
     """Independent blocks of an xz file, where it has more than one and its index can be read."""
     decoded_size: int | None = None
     """Bytes inside the wrapper, where the wrapper tells."""
@@ -180,6 +183,8 @@ class Judge:
 
     async def _find_wrapped(self, wrapper: Wrapper, request: ImportRequest, limits: Limits) -> Found:
         """Judge what the first bytes inside the wrapper show; the rest shows itself when it is decoded."""
+        from importer.disk import wrappers, xz_index  # here, not above: most images have no wrapper
+
         facts, head = self.source.facts, self.source.head
         inside = await asyncio.to_thread(wrappers.decode_head, wrapper, head, HEAD_DECODED, memory=request.decoder_memory)
         if detect.wrapper_of(inside) is not None and not request.format:
@@ -213,11 +218,6 @@ class Judge:
         extents = Extents(length=length, unit=examine.unit(image), window=WINDOW, chart=chart)
         await self.run(examine.walk(image, length, extents))
         return extents
-
-
-def _stated_size(wrapper: Wrapper, head: bytes) -> int | None:
-    """Return how much the first zstd frame says it holds: a lower bound."""
-    return zstd_frames.content_size(head) if wrapper is Wrapper.ZSTD else None
 
 
 def _examine_head(found: Format, inside: bytes, limits: Limits) -> Image | None:

@@ -6,15 +6,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from mmap import mmap
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from importer.disk import wrappers, xz_index
 from importer.disk.image import Wrapper
 from importer.pipeline.digest import Digests
 from importer.pipeline.feed import Feed
 from importer.pipeline.meter import Meter
 from importer.pipeline.shelf import Piece
 from importer.pipeline.writer import Writer
+
+if TYPE_CHECKING:
+    from importer.disk import wrappers, xz_index
 
 THREADS = 2
 BUFFER = 1 << 20
@@ -80,6 +82,8 @@ async def decode(
     pieces: Pieces, wrapper: Wrapper, writer: Writer, digests: Digests, meter: Meter, *, memory: int, cap: Cap
 ) -> int:
     """Decode one stream in order into the writer; return how many bytes it held. Raises Failure and stops reading."""
+    from importer.disk import wrappers  # the decoders' libraries take 10 ms to load
+
     feed = Feed()
     total = 0
 
@@ -93,7 +97,7 @@ async def decode(
 
 async def decode_blocks(
     pieces: Pieces,
-    blocks: tuple[xz_index.XzBlock, ...],
+    blocks: "tuple[xz_index.XzBlock, ...]",
     writer: Writer,
     digests: Digests,
     meter: Meter,
@@ -102,6 +106,8 @@ async def decode_blocks(
     threads: int,
 ) -> int:
     """Decode independent xz blocks, `threads` at once; each knows where its bytes belong."""
+    from importer.disk import wrappers
+
     feeds = [Feed() for _ in blocks]
     deal = _Deal(blocks, feeds)
     loop = asyncio.get_running_loop()
@@ -146,7 +152,7 @@ def threads_for(dictionary: int | None, memory: int) -> int:
 class _Deal:
     """Deals pieces of the object out to the blocks that lie in them."""
 
-    def __init__(self, blocks: tuple[xz_index.XzBlock, ...], feeds: list[Feed]) -> None:
+    def __init__(self, blocks: "tuple[xz_index.XzBlock, ...]", feeds: list[Feed]) -> None:
         self._blocks = blocks
         self._feeds = feeds
         self._first = 0
@@ -187,7 +193,7 @@ def _no_cap(_total: int, /) -> None:
     """The index said how much there is, and the decoder holds it to that."""
 
 
-def _drain(decoder: wrappers.Decoder, feed: Feed, writer: Writer, meter: Meter, offset: int, cap: Cap) -> int:
+def _drain(decoder: "wrappers.Decoder", feed: Feed, writer: Writer, meter: Meter, offset: int, cap: Cap) -> int:
     """Decode to the end and return how many bytes there were, writing in a second thread so that both cores have work."""
     clock, total = meter.clock("decode"), 0
     buffers = [memoryview(mmap(-1, BUFFER)) for _ in range(3)]
