@@ -70,7 +70,7 @@ async def _run(request: ImportRequest, meter: Meter, policy: Policy) -> Receipt:
         pinned = Pinned(piece=PIECE)
         meter.enter("judging")
         judged = await judge(request, source, pinned, meter, policy)
-        made = await promises.gather(request, source.facts.name)
+        made = await promises.gather(request, source.facts.name, policy)
         digests = Digests({promise.algorithm for promise, _ in made} | ({request.digest} if request.digest else set()), meter)
         try:
             return await _land(request, source, judged, pinned, digests, made, meter, policy)
