@@ -88,6 +88,8 @@ async def _convert(work: Conversion, export: WindowExport | FileExport) -> str:
             await _end(serve)
     if export.failure is not None:  # qemu-img took an EIO for something it could do without: the disk is not to be trusted
         raise export.failure
+    # Around the page cache qemu-img writes whole blocks of the file system, also where the disk ends within one.
+    await asyncio.to_thread(work.target.size_to, work.image.virtual_size)
     work.meter.decoded = work.image.virtual_size
     return result.sandbox
 
