@@ -90,7 +90,11 @@ ZSTD_FILE = Peer(
 ZSTD_STREAM = Peer(
     label="curl | zstd --sparse", script=then("curl -sSf {url} | zstd -q -d --sparse -o {out}"), group="zstd --sparse"
 )
-NBDCOPY = Peer(label="nbdkit curl + nbdcopy", script=then(NBDKIT + "'nbdcopy --flush \"$uri\" {out}'"), group="nbdcopy")
+NBDCOPY = Peer(
+    label="nbdkit curl + nbdcopy",  # each HTTP request costs: 2 MiB took 4.1 s where the default of 256 KiB took 7.1
+    script=then(NBDKIT + "'nbdcopy --flush --request-size=2097152 --connections=2 --threads=2 \"$uri\" {out}'"),
+    group="nbdcopy",
+)
 CURL_DD = Peer(label="curl | dd sparse", script=then("curl -sSf {url} | " + DD), group="curl | dd")
 CURL_DIRECT = Peer(
     label="curl | dd direct",
