@@ -71,7 +71,7 @@ def group(parent: Parent | None, limit: int) -> Iterator[Group | None]:
         yield made
     finally:
         if made is not None:
-            _remove(made.path)
+            remove(made.path)
 
 
 def _make(parent: Parent, limit: int) -> Group | None:
@@ -84,13 +84,13 @@ def _make(parent: Parent, limit: int) -> Group | None:
     try:
         made.limit(limit)
     except OSError:  # v2 hands the controller on only if the parent says so, and to no parent that holds processes
-        _remove(path)
+        remove(path)
         return None
     return made
 
 
-def _remove(path: Path) -> None:
-    """Remove the group; the kernel says busy for a moment after its last process was reaped."""
+def remove(path: Path) -> None:
+    """Remove a group; the kernel says busy for a moment after its last process was reaped. One still in use is left."""
     deadline = time.monotonic() + REMOVE_SECONDS
     while True:
         try:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tools import needs_root, without
 
-from machinery.process import cgroup, child, confine
+from machinery.process import child, confine
 
-root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.1; done"
 
 
@@ -121,11 +121,11 @@ def test_a_line_for_the_log_can_be_pasted() -> None:
 # -- confined
 
 
-@root
 async def test_root_confines_a_tool_to_nobody_and_an_empty_network() -> None:
+    needs_root()
     found, notes = await confine.available()
     if not (found.network and found.user):
-        pytest.skip(f"this machine denies it: {notes}")
+        without(f"this machine denies it: {notes}")
     script = "cat /proc/net/dev; grep -E '^(Uid|CapBnd|NoNewPrivs)' /proc/self/status; ulimit -v; ulimit -c"
     ended = await child.run(confine.wrap(["sh", "-c", script], found), seconds=10)
     lines = ended.output.splitlines()
@@ -138,8 +138,8 @@ async def test_root_confines_a_tool_to_nobody_and_an_empty_network() -> None:
     assert notes == ()
 
 
-@root
 async def test_a_tool_confined_to_nobody_opens_again_what_it_was_given(tmp_path: Path) -> None:
+    needs_root()
     found, _ = await confine.available()
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -160,7 +160,7 @@ async def test_what_is_denied_falls_back_with_a_note() -> None:
 async def test_a_confined_child_dies_with_its_owner() -> None:
     found, _ = await confine.available()
     if not found.privileges:
-        pytest.skip("setpriv is not to be had here")
+        without("setpriv is not to be had here")
     command = confine.wrap(["sleep", "1000"], found)
     program = (
         "import subprocess, sys, time\n"
@@ -174,19 +174,3 @@ async def test_a_confined_child_dies_with_its_owner() -> None:
     owner.kill()
     await owner.wait()
     assert await gone(pid)
-
-
-async def test_a_control_group_of_our_own_limits_memory() -> None:
-    parent = cgroup.find()
-    if parent is None:
-        pytest.skip("no control group here is ours to divide")
-    eat = "import os, sys; sys.stdin.read(); x = b'x' * (256 << 20)"
-    with cgroup.group(parent, 64 << 20) as group:
-        if group is None:
-            pytest.skip("the control group hands the memory controller to nobody")
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", eat, stdin=asyncio.subprocess.PIPE)
-        group.add(process.pid)
-        await process.communicate(b"")
-        assert process.returncode == -signal.SIGKILL
-        assert group.killed()
-    assert not group.path.exists()
