@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tools import tool
+from tools import tool, without
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -40,7 +40,7 @@ def fetched(url: str) -> bytes:
 def may_make_namespaces() -> None:
     tool("ip"), tool("tc")
     if os.geteuid() != 0 or subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
-        pytest.skip("network namespaces are not ours to make")
+        without("network namespaces are not ours to make")
 
 
 def interfaces() -> set[str]:

@@ -1,13 +1,13 @@
 """qcow2 images as qemu-img and qemu-io really leave them: all pass, and those cut short are found out."""
 
 import random
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from hostile.qcow2_builder import COPIED, Qcow2
 from hostile.qcow2_files import shared_clusters
+from tools import needs
 
 from importer.api.failure import Failure
 from importer.disk import qcow2
@@ -15,9 +15,11 @@ from importer.disk.extents import Extents
 from importer.disk.image import Image, Limits
 from importer.disk.reads import over
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("qemu-img") and shutil.which("qemu-io")), reason="qemu-img and qemu-io are not installed (qemu-utils)"
-)
+
+@pytest.fixture(autouse=True)
+def _tools() -> None:
+    needs("qemu-img", "qemu-io")
+
 
 OPTIONS = [
     "cluster_size=512",

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tools import needs, without
 
 from importer.api.failure import Failure
 from importer.disk import qemu_img
@@ -19,7 +19,6 @@ from importer.disk.target import Target
 from importer.pipeline import nbd
 from machinery.process import child, confine
 
-pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
 MIB = 1 << 20
 KINDS = {
     "qcow2": (Format.QCOW2, ["-O", "qcow2"]),
@@ -31,6 +30,11 @@ KINDS = {
     "vhdx": (Format.VHDX, ["-O", "vhdx"]),
     "vdi": (Format.VDI, ["-O", "vdi"]),
 }
+
+
+@pytest.fixture(autouse=True)
+def _tool() -> None:
+    needs("qemu-img")
 
 
 class Bytes:
@@ -193,7 +197,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", place], capture_output=True, check=False)
     if mounted.returncode:
-        pytest.skip("mounting needs root")
+        without("mounting needs root")
     yield place
     subprocess.run(["umount", "-l", place], check=True)
 
