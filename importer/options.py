@@ -77,6 +77,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     target = _add_target(parser)
     target.add_argument("--scratch-dir", metavar="DIR", help="where an announced spill goes (beside the target)")
     target.add_argument("--force", action="store_true", help="replace an existing target")
+    target.add_argument("--restart", action="store_true", help="begin anew, whatever an interrupted import left")
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="JSON lines on standard output: progress, receipt, failure")
     output.add_argument("--receipt", metavar="FILE", help="write the receipt as JSON, - for standard output")
@@ -109,7 +110,7 @@ def _add_image(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("source")
-    group.add_argument("--connections", metavar="N", type=_connections, default=4, help="most connections at a time (4)")
+    group.add_argument("--connections", metavar="N", type=_connections, default=8, help="most at a time, if they bring more (8)")
     group.add_argument("--ca-file", metavar="FILE", help="trust the certificate authorities in this PEM file")
     group.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
     group.add_argument("--header", metavar="NAME:VALUE", action="append", default=[], help="send a header that is no secret")
@@ -215,4 +216,5 @@ def _with_import_options(request: ImportRequest, chosen: argparse.Namespace) -> 
         decoder_memory=chosen.decoder_memory,
         scratch_dir=chosen.scratch_dir,
         force=chosen.force,
+        restart=chosen.restart,
     )

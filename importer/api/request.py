@@ -40,7 +40,8 @@ class Access:
     """None: the usual environment variables decide."""
     allow_addresses: tuple[str, ...] = ()
     """Networks (CIDR) that may be reached though they would be refused."""
-    connections: int = 4
+    connections: int = 8
+    """Most at a time; how many there are follows what they bring."""
     s3: S3Access = S3Access()
 
     def __repr__(self) -> str:
@@ -69,3 +70,5 @@ class ImportRequest:
     reserve: int | None = None
     """Bytes to leave free on the target's file system; None: 1 GiB or 5 %, whichever is less."""
     force: bool = False
+    restart: bool = False
+    """Begin anew though an earlier import left something to go on from."""

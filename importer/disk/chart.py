@@ -127,6 +127,35 @@ class Course:
         size = self.sizes[index]
         return Run(self.hosts[index], self.guests[index], size >> 1, bool(size & 1))
 
+    def without(self, done: bytes, piece: int) -> "Course":
+        """Return what is left when the data of some pieces has landed: `done` holds a byte for each, 1 where it has.
+
+        A compressed cluster has landed with the piece that brought its last byte; others are left out piece by piece.
+        """
+        left = Course(hosts=array("Q"), guests=array("Q"), sizes=array("Q"))
+        for host, guest, size in zip(self.hosts, self.guests, self.sizes, strict=True):
+            end = host + (size >> 1)
+            if size & 1:
+                if not _is_done(done, (end - 1) // piece):
+                    left._append(host, guest, size)
+                continue
+            at = host
+            while at < end:
+                landed = _is_done(done, at // piece)
+                until = at // piece + 1
+                while until * piece < end and _is_done(done, until) == landed:
+                    until += 1
+                stop = min(end, until * piece)
+                if not landed:
+                    left._append(at, guest + at - host, stop - at << 1)
+                at = stop
+        return left
+
+    def _append(self, host: int, guest: int, size: int) -> None:
+        self.hosts.append(host)
+        self.guests.append(guest)
+        self.sizes.append(size)
+
     def pieces(self, length: int, piece: int) -> bytearray:
         """Return a byte for each piece of an object of `length` bytes: 1 where some run needs bytes of it."""
         needed = bytearray(-(-length // piece))
@@ -138,3 +167,7 @@ class Course:
             elif first < last:
                 needed[first : last + 1] = b"\x01" * (last + 1 - first)
         return needed
+
+
+def _is_done(done: bytes, piece: int) -> bool:
+    return piece < len(done) and done[piece] == 1

@@ -16,7 +16,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def claim(directory: int, partial: str, path: str, name: str) -> int:
-    """Return a descriptor of the empty, locked file `partial` in `directory`; `path` is for messages.
+    """Return a descriptor of the locked file `partial` in `directory`, with what an import left in it; `path` is for messages.
 
     `name` is the target's: an import that was killed between link and unlink left both names to one file.
     Raises Failure: "busy", "target-unsupported", "target-directory", "permission", "io".
@@ -27,7 +27,6 @@ def claim(directory: int, partial: str, path: str, name: str) -> int:
             try:
                 if _held(fd, directory, partial, path, name):
                     os.fchmod(fd, 0o600)
-                    os.ftruncate(fd, 0)
                     return fd
             except BaseException:
                 os.close(fd)

@@ -17,6 +17,7 @@ from types import TracebackType
 from importer.api.failure import Failure
 from importer.disk import space
 from importer.disk.errors import writing
+from importer.disk.journal_file import JournalFile
 from importer.disk.partial import claim
 from machinery.process import syscalls
 
@@ -48,8 +49,8 @@ class Target:
         """True if a directory was asked for, where the disk becomes disk.img."""
 
     @classmethod
-    def open(cls, path: str, *, force: bool) -> "Target":
-        """Claim the target at `path`: a file to be, or an existing directory. Truncates what a dead import left.
+    def open(cls, path: str, *, force: bool, keep: bool = False) -> "Target":
+        """Claim the target at `path`: a file to be, or an existing directory. What a dead import left is emptied, unless `keep`.
 
         Raises Failure: "target-exists", "target-directory", "target-unsupported", "permission", "busy", "no-space", "io".
         """
@@ -61,9 +62,12 @@ class Target:
         except BaseException:
             os.close(directory_fd)
             raise
-        return cls(
+        target = cls(
             directory_fd=directory_fd, directory=directory, name=name, fd=fd, force=force, is_directory=is_directory
         )  # from here on discard() takes everything back
+        if not keep:
+            target.empty()
+        return target
 
     @staticmethod
     def check(path: str, *, force: bool) -> None:
@@ -88,7 +92,23 @@ class Target:
         """Descriptor of the partial, open to read and write."""
         return self._fd
 
+    @property
+    def identity(self) -> str:
+        """Which file the partial is: device and inode."""
+        facts = os.fstat(self._fd)
+        return f"{facts.st_dev:x}:{facts.st_ino}"
+
+    def journal(self) -> JournalFile:
+        """Return the journal beside the partial."""
+        name = f"{partial_name(self.name)}.journal"
+        return JournalFile(self._directory_fd, name, os.path.join(self.directory, name))
+
     # -- filling it
+
+    def empty(self) -> None:
+        """Throw away what an earlier import left."""
+        with writing(self.path):
+            os.ftruncate(self._fd, 0)
 
     def size_to(self, virtual_size: int, preallocate: bool = False) -> None:
         """Give it its length, and with `preallocate` its blocks too. Raises Failure("no-space" | "io")."""
@@ -147,6 +167,11 @@ class Target:
         zeroes = bytes(min(size, 1 << 20))
         for start in range(offset, offset + size, len(zeroes) or 1):
             self.write(start, memoryview(zeroes)[: offset + size - start])
+
+    def flush(self) -> None:
+        """Have all data written so far on the device. Raises Failure("io" | "no-space")."""
+        with self._ending, writing(self.path):
+            os.fdatasync(self._fd)
 
     def sync(self) -> None:
         """Have every byte on the device. Raises Failure("io" | "no-space"): late errors of writes come here."""
@@ -216,6 +241,11 @@ class Target:
         except FileExistsError as error:
             raise Failure("target-exists", "the target was made by somebody else meanwhile", path=self.path) from error
 
+    def leave(self) -> None:
+        """Let go of everything, but leave the partial for an import that goes on."""
+        with self._ending:
+            self.close()
+
     def discard(self) -> None:
         """Remove the partial, unless the target is published, and let go of everything. May be called again."""
         with self._ending:
@@ -276,7 +306,7 @@ def _open_directory(directory: str) -> int:
 def partial_name(name: str) -> str:
     """Return the name of the partial of target `name`: always the same, so that a second import finds the first."""
     partial = f".{name}.slipstream-partial"
-    if len(os.fsencode(partial)) <= NAME_MAX:
+    if len(os.fsencode(partial)) <= NAME_MAX - len(".journal.new"):
         return partial
     return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.slipstream-partial"
 

@@ -101,7 +101,7 @@ async def _follow(window: Window, digests: Digests) -> None:
         await window.until_base(index)
         piece = await window.acquire(index, leads=window.reader_done)
         try:
-            await digests.update(piece.view)
+            await digests.update(piece.start, piece.view)
         finally:
             window.release(piece)
     window.follow(window.count)

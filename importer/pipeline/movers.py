@@ -34,6 +34,10 @@ class Pieces(Protocol):
         ...
 
 
+Done = Callable[[Piece], None]
+"""Hears of each piece whose data was written."""
+
+
 class Cap(Protocol):
     """Is told how many bytes were decoded in all, and raises Failure when that is too much."""
 
@@ -42,8 +46,10 @@ class Cap(Protocol):
         ...
 
 
-async def copy(pieces: Pieces, writer: Writer, digests: Digests, meter: Meter, *, until: int | None, cap: Cap) -> int:
-    """Write every piece where it belongs, up to byte `until` of the object; return the object's length."""
+async def copy(
+    pieces: Pieces, writer: Writer, digests: Digests, meter: Meter, *, until: int | None, cap: Cap, done: Done | None = None
+) -> int:
+    """Write every piece where it belongs, up to byte `until` of the object; return how many bytes that took."""
     total = 0
 
     def job(piece: Piece) -> Callable[[], None]:
@@ -54,12 +60,16 @@ async def copy(pieces: Pieces, writer: Writer, digests: Digests, meter: Meter, *
         view = piece.view if until is None else piece.view[: max(0, until - piece.start)]
         return partial(writer.write, piece.start, view)
 
-    await share_out(pieces, job, digests, THREADS)
+    await share_out(pieces, job, digests, THREADS, done)
     return total
 
 
-async def share_out(pieces: Pieces, job: Callable[[Piece], Callable[[], None]], digests: Digests, threads: int) -> None:
-    """Let threads do the job that each piece means; `job` is called in the order of the pieces, on the loop."""
+async def share_out(
+    pieces: Pieces, job: Callable[[Piece], Callable[[], None]], digests: Digests, threads: int, done: Done | None
+) -> None:
+    """Let threads do the job that each piece means; `job` is called in the order of the pieces, on the loop; so is `done`,
+    in any order, when a piece's job and digest are done.
+    """
     loop = asyncio.get_running_loop()
     slots = asyncio.Semaphore(2 * threads)
     with ThreadPoolExecutor(threads, "work") as pool:
@@ -67,7 +77,9 @@ async def share_out(pieces: Pieces, job: Callable[[Piece], Callable[[], None]], 
 
             async def handle(piece: Piece, work: Callable[[], None]) -> None:
                 try:
-                    await asyncio.gather(loop.run_in_executor(pool, work), digests.update(piece.view))
+                    await asyncio.gather(loop.run_in_executor(pool, work), digests.update(piece.start, piece.view))
+                    if done is not None:
+                        done(piece)
                 finally:
                     pieces.release(piece)
                     slots.release()
@@ -228,7 +240,7 @@ async def _pump(
     """Hand pieces in byte order to threads, hashing each before its buffer can be reused."""
     loop = asyncio.get_running_loop()
     while (piece := await pieces.next()) is not None:
-        await digests.update(piece.view)
+        await digests.update(piece.start, piece.view)
         push(piece, partial(loop.call_soon_threadsafe, pieces.release, piece))
     close()
 

@@ -14,8 +14,10 @@ from importer.disk import native
 from importer.disk.chart import Chart, Course
 from importer.disk.extents import Extents
 from importer.disk.image import Image
+from importer.disk.journal import Bond
 from importer.disk.target import Target
-from importer.pipeline import promises, route, versions, ways
+from importer.pipeline import promises, resume, route, versions, ways
+from importer.pipeline.continuation import Continuation
 from importer.pipeline.digest import Digests
 from importer.pipeline.fetcher import leaf_of
 from importer.pipeline.judge import Found, Judge, OutOfReach
@@ -138,10 +140,13 @@ async def _land(
     request: ImportRequest, source: Source, judged: Judged, pinned: Pinned, digests: Digests,
     made: tuple[tuple[Checksum, str], ...], meter: Meter, policy: Policy,
 ) -> Receipt:  # fmt: skip
-    target = Target.open(request.target, force=request.force)  # not in a thread: a cancelled wait would leave the partial
+    # Not in a thread: a cancelled wait would leave the partial.
+    target = Target.open(request.target, force=request.force, keep=True)
+    unfinished = Continuation(target, digests, meter)
     try:
-        room = Room.of(target, request.reserve)
         found = judged.found
+        unfinished.begin(_bond(request, source, judged, target), restart=request.restart)
+        room = Room.of(target, request.reserve)
         virtual = found.image.virtual_size if found.image else found.decoded_size
         lower = needed_at_least(judged.extents, virtual)
         for warning in room.judge(
@@ -150,7 +155,8 @@ async def _land(
             meter.note(warning)
         trip = ways.Trip(
             request=request, source=source, found=found, extents=judged.extents, course=judged.course, route=judged.route,
-            target=target, guard=room.guard(), pinned=pinned, digests=digests, meter=meter, policy=policy,
+            target=target, resume=unfinished.resume, checkpoints=unfinished.checkpoints, guard=room.guard(), pinned=pinned,
+            digests=digests, meter=meter, policy=policy,
         )  # fmt: skip
         landed = await ways.walk(trip)
         await source.settle()
@@ -163,11 +169,21 @@ async def _land(
         took_part = await versions.gather(ran_tool=landed.sandbox != ways.NO_TOOL)
         meter.enter("publishing")
         path = target.publish()  # not in a thread: a cancelled wait could leave a target behind
+        unfinished.published()
         return _receipt(
             source, judged, landed, digests, verified, meter, path=path, size=size, allocated=allocated, versions=took_part
         )
-    finally:
-        target.discard()
+    except BaseException as error:
+        unfinished.broken(error)
+        raise
+
+
+def _bond(request: ImportRequest, source: Source, judged: Judged, target: Target) -> Bond | None:
+    image = judged.found.image
+    shape: dict[str, object] = {"found": judged.found.format.value}
+    if image is not None:
+        shape |= {"virtual_size": image.virtual_size, "span": list(image.raw_span or ())}
+    return resume.bond(request, source.facts, source.head, image=shape, way=judged.route.way, target=target.identity, piece=PIECE)
 
 
 def needed_at_least(extents: Extents | None, virtual_size: int | None) -> int:
@@ -216,6 +232,7 @@ def _receipt(
         limiting_stage=meter.limiting(),
         retries=meter.retries,
         connections=meter.most_connections,
+        connections_reason=meter.connections_reason,
         peak_rss=_high_water(),
         sandbox=landed.sandbox,
         versions=versions,

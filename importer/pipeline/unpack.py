@@ -12,7 +12,7 @@ from importer.disk.cutter import Cutter, Part
 from importer.disk.native import Packing
 from importer.pipeline.digest import Digests
 from importer.pipeline.meter import Meter
-from importer.pipeline.movers import Pieces, share_out
+from importer.pipeline.movers import Done, Pieces, share_out
 from importer.pipeline.shelf import Piece
 from importer.pipeline.writer import Writer
 
@@ -22,14 +22,14 @@ BATCH = 2 << 20
 """Bytes of neighbouring clusters that are written at once: long writes go around the page cache."""
 
 
-async def unpack(pieces: Pieces, course: Course, unpacker: "Unpacker", digests: Digests) -> None:
+async def unpack(pieces: Pieces, course: Course, unpacker: "Unpacker", digests: Digests, done: Done | None = None) -> None:
     """Write all data of a course; `pieces` brings at least every piece that it needs. Raises Failure."""
     cutter = Cutter(course)
 
     def job(piece: Piece) -> Callable[[], None]:
         return partial(unpacker.work, cutter.cut(piece.start, piece.view))
 
-    await share_out(pieces, job, digests, THREADS)
+    await share_out(pieces, job, digests, THREADS, done)
     if not cutter.done:
         raise Failure("internal", "the native reader did not come to the end of its course")
 

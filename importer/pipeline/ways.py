@@ -19,6 +19,7 @@ from importer.disk.reads import Reads
 from importer.disk.space import SpaceGuard, reserve_of
 from importer.disk.target import Target
 from importer.pipeline import movers
+from importer.pipeline.checkpoint import Checkpoints
 from importer.pipeline.digest import Digests
 from importer.pipeline.fetcher import Fetcher, leaf_of
 from importer.pipeline.in_order import InOrder
@@ -26,6 +27,7 @@ from importer.pipeline.judge import Found
 from importer.pipeline.meter import Meter
 from importer.pipeline.patience import Policy
 from importer.pipeline.pinned import Pinned
+from importer.pipeline.resume import Resume
 from importer.pipeline.room import Room
 from importer.pipeline.route import Route, Way
 from importer.pipeline.sequential import Sequential
@@ -42,6 +44,7 @@ T = TypeVar("T")
 CAPACITY = 48
 WINDOW_CAPACITY = 48
 SPILL_SLACK = 64 << 20
+NOTHING = Resume()
 NO_TOOL = "no tool was run"
 
 
@@ -56,6 +59,9 @@ class Trip:
     course: Course | None
     route: Route
     target: Target
+    resume: Resume
+    checkpoints: Checkpoints | None
+    """Where it is written down what landed; None on ways that begin anew."""
     guard: SpaceGuard | None
     pinned: Pinned
     digests: Digests
@@ -100,22 +106,26 @@ async def _copy(trip: Trip) -> Landed:
     trip.meter.enter("transferring")
     await asyncio.to_thread(trip.target.size_to, image.virtual_size, trip.request.preallocate)
     writer = Writer(trip.target, trip.meter, trip.guard)
-    await _bring(trip, writer, until=image.raw_span[1], cap=_spill_cap(trip.source.facts.length or 0))
+    await _bring(trip, writer, until=image.raw_span[1], cap=_spill_cap(trip.source.facts.length or 0), resume=trip.resume)
     return Landed(format=image.format, virtual_size=image.virtual_size)
 
 
-async def _bring(trip: Trip, writer: Writer, *, until: int | None, cap: movers.Cap) -> int:
-    """Copy the object's own bytes, by ranges where the server has them; return its length."""
-    if trip.source.facts.ranges and trip.source.facts.length is not None:
+async def _bring(trip: Trip, writer: Writer, *, until: int | None, cap: movers.Cap, resume: Resume = NOTHING) -> int:
+    """Copy the object's own bytes, by ranges where the server has them; return how many that took."""
+    length = trip.source.facts.length
+    if trip.source.facts.ranges and length is not None:
         orders = InOrder(
-            length=trip.source.facts.length,
+            length=length,
             capacity=CAPACITY,
             pinned=trip.pinned,
             connections=trip.connections,
             ordered=trip.digests.wanted,
+            needed=resume.missing(-(-length // PIECE), hashing=trip.digests.wanted, piece=PIECE),
         )
         fetch = Fetcher(trip.source, orders, trip.meter, connections=trip.connections, policy=trip.policy).run()
-        return await _together(fetch, movers.copy(orders, writer, trip.digests, trip.meter, until=until, cap=cap), orders.stop)
+        done = trip.checkpoints.done if trip.checkpoints else None
+        work = movers.copy(orders, writer, trip.digests, trip.meter, until=until, cap=cap, done=done)
+        return await _together(fetch, work, orders.stop, trip.checkpoints)
     stream = Sequential(trip.source, trip.meter, capacity=CAPACITY, pinned=trip.pinned, policy=trip.policy)
     work = movers.copy(stream, writer, trip.digests, trip.meter, until=until, cap=cap)
     return await _together(stream.run(), work, stream.stop)
@@ -180,17 +190,17 @@ async def _native(trip: Trip) -> Landed:
     assert course is not None
     trip.meter.enter("transferring")
     await asyncio.to_thread(trip.target.size_to, image.virtual_size, trip.request.preallocate)
-    orders = InOrder(
-        length=length,
-        capacity=CAPACITY,
-        pinned=trip.pinned,
-        connections=trip.connections,
-        needed=None if trip.digests.wanted else course.pieces(length, PIECE),
-    )
+    course = course.without(trip.resume.done, PIECE)
+    needed = course.pieces(length, PIECE)
+    if trip.digests.wanted:
+        unseen = trip.resume.missing(len(needed), hashing=True, piece=PIECE)
+        needed = bytearray(map(max, needed, unseen))
+    orders = InOrder(length=length, capacity=CAPACITY, pinned=trip.pinned, connections=trip.connections, needed=needed)
     fetch = Fetcher(trip.source, orders, trip.meter, connections=trip.connections, policy=trip.policy).run()
     writer = Writer(trip.target, trip.meter, trip.guard)
     unpacker = unpack.Unpacker(native.packing(image), writer, trip.meter, virtual_size=image.virtual_size)
-    await _together(fetch, unpack.unpack(orders, course, unpacker, trip.digests), orders.stop)
+    done = trip.checkpoints.done if trip.checkpoints else None
+    await _together(fetch, unpack.unpack(orders, course, unpacker, trip.digests, done), orders.stop, trip.checkpoints)
     return Landed(format=image.format, virtual_size=image.virtual_size)
 
 
@@ -303,17 +313,24 @@ def _over_file(reads: Reads[T], fd: int) -> T:
         return end.value  # type: ignore[no-any-return]
 
 
-async def _together(fetch: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T], stop: Any) -> T:
-    """Fetch while working; the first failure of either ends both."""
+async def _together(
+    fetch: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T], stop: Any, checkpoints: Checkpoints | None = None
+) -> T:
+    """Fetch while working, and write down what is done; the first failure of any ends all."""
 
     async def working() -> T:
         try:
             return await work
         finally:
             stop()
+            if saving is not None:
+                saving.cancel()
 
+    saving: asyncio.Task[None] | None = None
     try:
         async with asyncio.TaskGroup() as tasks:
+            if checkpoints is not None:
+                saving = tasks.create_task(checkpoints.run())
             tasks.create_task(fetch)
             task = tasks.create_task(working())
     except BaseExceptionGroup as group:
