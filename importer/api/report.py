@@ -71,6 +71,8 @@ class Receipt:
     limiting_stage: str
     retries: int
     connections: int
+    connections_reason: str = ""
+    """How their number came about; "" where one connection reads in order, or none does."""
     peak_rss: int
     """Bytes, of this process."""
     sandbox: str

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from importer.api.failure import Failure
 from importer.disk.reads import Span
+from importer.pipeline.adapt import Adaptation
 from importer.pipeline.meter import Meter
 from importer.pipeline.patience import Patience, Policy
 from importer.pipeline.rereading import Rereading
@@ -72,12 +73,13 @@ class Fetcher:
     """Runs the connections until the orders are over."""
 
     def __init__(self, source: Source, orders: Orders, meter: Meter, *, connections: int, policy: Policy) -> None:
-        """Use up to `connections` connections to `source`."""
+        """Use up to `connections` connections to `source`, as many as are worth having."""
         self._source = source
         self._orders = orders
         self._meter = meter
         self._policy = policy
         self._patience = Patience(policy=policy, connections=connections)
+        self._adaptation = Adaptation(most=connections, latency=source.facts.latency)
         self._count = connections
         self._active = 0
         self._paused_until = 0.0
@@ -88,6 +90,7 @@ class Fetcher:
             async with asyncio.TaskGroup() as lanes:
                 for lane in range(self._count):
                     lanes.create_task(self._lane(lane), name=f"connection {lane}")
+            self._meter.connections_reason = self._adaptation.reason
             return
         except BaseExceptionGroup as group:
             ended, others = group.split(RangesEnded)
@@ -104,12 +107,17 @@ class Fetcher:
 
     async def _lane(self, lane: int) -> None:
         orders, clock = self._orders, self._meter.clock("fetch")
+        loop = asyncio.get_running_loop()
         while not orders.over:
-            span = orders.take() if lane < self._patience.connections else None
+            wanted = lane < min(self._patience.connections, self._adaptation.count)
+            span = orders.take() if wanted else None
             if span is None:
                 orders.changed.clear()
+                began = loop.time()
                 with clock.idle():
                     await orders.changed.wait()
+                if wanted:
+                    self._adaptation.waited(loop.time() - began)
                 continue
             await self._attempt(span)
         orders.changed.set()
@@ -149,6 +157,8 @@ class Fetcher:
         self._patience.progressed(now, size)
         self._meter.fetched += size
         self._meter.tick()
+        if self._adaptation.arrived(now, size):
+            self._orders.changed.set()
 
     async def _recover(self, broke: Interrupted, began: float) -> None:
         loop = asyncio.get_running_loop()
@@ -159,6 +169,7 @@ class Fetcher:
             retry_after=broke.retry_after,
             chance=random.random(),  # noqa: S311  # jitter, not a secret
         )
+        self._adaptation.disturbed(loop.time(), self._patience.connections)
         self._meter.retries = self._patience.retries
         self._meter.note(f"retried: {broke.reason}") if self._patience.retries <= 3 else None
         if self._patience.exhausted(loop.time() + delay):

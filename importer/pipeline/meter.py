@@ -52,6 +52,7 @@ class Meter:
     retries: int = 0
     connections: int = 0
     most_connections: int = 0
+    connections_reason: str = ""
     notes: list[str] = field(default_factory=list)
     clocks: dict[str, Clock] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)

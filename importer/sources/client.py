@@ -63,6 +63,8 @@ class Client:
         """What the first origin's address was, once it is known."""
         self.proxied: set[str] = set()
         """Hosts that were asked through a proxy."""
+        self.quickest: float | None = None
+        """Fewest seconds from a request to the head of its answer."""
         self._access = access
         self._proxies: dict[str, Proxy | None] = {}
         self._tls: ssl.SSLContext | None = None
@@ -111,12 +113,15 @@ class Client:
             self._judge_unseen(url, hop)
         token = CURRENT.set(hop)
         try:
+            began = time.monotonic()
             async with asyncio.timeout(self.policy.answer):
                 response = await self._get(url, self.headers(trail, headers), proxy)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise await self._translated(error, url, hop) from error
         finally:
             CURRENT.reset(token)
+        took = time.monotonic() - began
+        self.quickest = took if self.quickest is None else min(took, self.quickest)
         if self.origin_kind is None:
             # Behind a proxy nobody knows: then the strictest, a public server, is assumed.
             self.origin_kind = hop.kind() or Kind.PUBLIC

@@ -6,7 +6,7 @@ Retries, watchdogs and the number of connections are the pipeline's business: ea
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import aiohttp
@@ -105,7 +105,7 @@ class HttpSource:
     @property
     def facts(self) -> SourceFacts:
         """What the probe's answer told."""
-        return self._facts
+        return replace(self._facts, latency=self._client.quickest)
 
     @property
     def head(self) -> bytes:

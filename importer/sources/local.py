@@ -34,6 +34,7 @@ class LocalSource:
             name=os.path.basename(path),
             length=self._before.st_size,
             ranges=True,
+            latency=0.0,
             validators={
                 "inode": f"{self._before.st_dev:x}:{self._before.st_ino}",
                 "mtime": f"{self._before.st_mtime_ns}",

@@ -22,6 +22,8 @@ class SourceFacts:
     validators: Mapping[str, str] = field(default_factory=dict)
     """Such as etag, last-modified, inode: what tells that the object is still the same."""
     content_type: str = ""
+    latency: float | None = None
+    """Seconds from a request to the head of its answer, at best so far; None if unknown."""
     notes: tuple[str, ...] = ()
     """Sentences worth telling: "the proxied hop's address was not checked"."""
 

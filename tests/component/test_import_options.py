@@ -202,7 +202,7 @@ def test_connections_are_limited(count: int, landing: Path) -> None:
 FIELDS = {
     "source", "validators", "digests", "verified", "target", "format", "wrapper", "route", "virtual_size", "allocated_size",
     "source_length", "bytes_fetched", "bytes_decoded", "bytes_written", "bytes_zero", "bytes_spilled", "seconds", "stages",
-    "limiting_stage", "retries", "connections", "peak_rss", "sandbox", "versions", "notes",
+    "limiting_stage", "retries", "connections", "connections_reason", "peak_rss", "sandbox", "versions", "notes",
 }  # fmt: skip
 
 
