@@ -75,9 +75,10 @@ class Verdict:
 
 def judge(promise: Promise, row: Measured) -> Verdict:
     """Return whether a promise holds; an import that failed, or made a wrong disk, holds none."""
+    if any(entrant.error for entrant in row.entrants if entrant.kind == "ours"):
+        return Verdict(promise=str(promise), holds=False, measured="failed")
     if row.ours is None:
-        failed = next((entrant.error for entrant in row.entrants if entrant.kind == "ours"), "")
-        return Verdict(promise=str(promise), holds=False if failed else None, measured="failed" if failed else "not run")
+        return Verdict(promise=str(promise), holds=None, measured="not run")
     if row.ours.identical is False:
         return Verdict(promise=str(promise), holds=False, measured="the disk differs")
     match promise:
@@ -133,21 +134,25 @@ def turns_of(promises: Iterable[Promise]) -> int:
     return max((promise.pairs for promise in promises if isinstance(promise, Ties)), default=3)
 
 
-CONTENDS = 1.25
+CONTENDS = 1.15
+THREE = 3
 
 
 def goes_on(entrant: Entrant, row: Measured, promises: Iterable[Promise]) -> bool:
-    """Return whether a competitor takes part in the next turn.
+    """Return whether a competitor takes part in the next turn. Sparing hopeless runs is what keeps the whole in half an hour.
 
-    After the first one that spares time: a peer stays only while it is within 1.25 times of the fastest of all, or of a group
-    that a promise names (three runs are enough there). Who is slower than that will not become the best.
+    The fastest peer always stays. Until the third turn those stay too that are within 1.15 times of it, or of the fastest of a
+    group that a promise names; where no promise compares with peers, nobody else does. Asides run once.
     """
     if entrant.kind in ("ours", "network") or not entrant.runs:
         return not entrant.error
-    if entrant.kind == "aside":
+    if entrant.kind == "aside" or entrant.error:
         return False
-    rivals = [best for best in (row.best(),) if best is not None]
-    if len(entrant.runs) < 3:
-        named = {promise.than for promise in promises if isinstance(promise, Faster) and promise.than}
-        rivals += [best for best in map(row.best, named) if best is not None and best.group == entrant.group]
+    best, compared = row.best(), [promise for promise in promises if isinstance(promise, (Faster, Ties))]
+    if entrant is best:
+        return True
+    if best is None or not compared or len(entrant.runs) >= THREE:
+        return False
+    named = {promise.than for promise in compared if isinstance(promise, Faster) and promise.than}
+    rivals = [best, *(rival for rival in (row.best(entrant.group),) if rival is not None and entrant.group in named)]
     return any(entrant.wall <= CONTENDS * rival.wall for rival in rivals)

@@ -134,7 +134,7 @@ WAN = (
         Faster(times=1.3, than="aria2c + convert"),
     ),
     _wan("qcow2", "disk.qcow2", (curl_convert("qcow2")[1], aria2_convert("qcow2", " -t none"))),
-    _wan("raw", "disk.raw", (replace(ARIA2_ONLY, label="aria2c -x8 only (not sparse)"), aria2_convert("raw"), CURL_DD), Ties()),
+    _wan("raw", "disk.raw", (replace(ARIA2_ONLY, label="aria2c -x8 only (not sparse)"), aria2_convert("raw")), Ties()),
 )
 
 
@@ -147,7 +147,6 @@ def _gigabit(name: str, file: str, driver: str, *, medium: bool = False) -> Row:
 GIGABIT = (
     _gigabit("raw", "disk.raw", "raw", medium=True),
     _gigabit("qcow2", "disk.qcow2", "qcow2"),
-    _gigabit("vhdx", "disk.vhdx", "vhdx"),
 )
 
 ROWS = (*LOOPBACK, *LAN, *WAN, *GIGABIT)

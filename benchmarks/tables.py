@@ -75,7 +75,7 @@ def _entrant(outcome: Outcome, entrant: Entrant) -> tuple[str, ...]:
         _mib(entrant.pss),
         "" if entrant.fetched is None else _mib(entrant.fetched),
         "" if entrant.kind == "network" else _mib(entrant.allocated),
-        {True: "yes", False: "DIFFERS", None: ""}[entrant.identical],
+        "FAILED later" if entrant.error else {True: "yes", False: "DIFFERS", None: ""}[entrant.identical],
     )
 
 

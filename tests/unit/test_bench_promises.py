@@ -79,9 +79,9 @@ def test_a_wrong_disk_or_a_failed_import_holds_no_promise(promise: Faster | Ties
     wrong = row([1.0] * 7, peer=[9.0] * 7)
     wrong.entrants[0].identical = False
     assert judge(promise, wrong).holds is False
-    failed = row([], peer=[9.0] * 7)
-    failed.entrants[0].error = "exit 70"
-    assert judge(promise, failed).holds is False
+    for failed in (row([], peer=[9.0] * 7), row([1.0], peer=[9.0])):
+        failed.entrants[0].error = "exit 70"
+        assert judge(promise, failed).holds is False
     assert judge(promise, Measured(skipped="not root")).holds is None
 
 
@@ -90,18 +90,29 @@ def test_ties_take_seven_turns_and_all_else_three():
     assert turns_of((Faster(times=2.0), Memory())) == 3
 
 
+def who_goes_on(measured: Measured, *promises: Faster | Ties | NearNetwork) -> set[str]:
+    return {one.label for one in measured.entrants if goes_on(one, measured, promises)}
+
+
 def test_who_cannot_become_the_best_runs_once():
-    measured = row([1.0], fast=[2.0], close=[2.4], slow=[2.6])
-    on = {one.label for one in measured.entrants if goes_on(one, measured, (Faster(times=1.0),))}
-    assert on == {"ours", "fast", "close"}
+    measured = row([1.0], fast=[2.0], close=[2.2], slow=[2.4])
+    assert who_goes_on(measured, Faster(times=1.0)) == {"ours", "fast", "close"}
 
 
-def test_who_a_promise_names_runs_three_times():
-    promises = (Faster(times=2.2, than="pigz"), Ties())
-    once, thrice = row([1.0], igzip=[1.0], pigz=[3.0]), row([1.0], igzip=[1.0], pigz=[3.0, 3.0, 3.0])
-    assert goes_on(once.entrants[2], once, promises) is True
-    assert goes_on(thrice.entrants[2], thrice, promises) is False
-    assert goes_on(thrice.entrants[1], thrice, promises) is True
+def test_from_the_third_turn_on_only_the_fastest_goes_on():
+    assert who_goes_on(row([1.0] * 3, fast=[2.0] * 3, close=[2.1] * 3), Ties()) == {"ours", "fast"}
+
+
+def test_the_fastest_of_a_named_group_runs_three_times():
+    promises = (Faster(times=2.2, than="pigz"), Faster(times=1.0, than="igzip"))
+    assert who_goes_on(row([1.0], igzip=[1.0], pigz=[3.0], dd=[3.0]), *promises) == {"ours", "igzip", "pigz"}
+    assert who_goes_on(row([1.0], igzip=[1.0], pigz=[3.0, 3.0, 3.0]), *promises) == {"ours", "igzip"}
+
+
+def test_where_no_promise_compares_with_peers_only_the_fastest_goes_on():
+    measured = row([1.0], fast=[2.0], close=[2.1])
+    measured.entrants.append(entrant("network", [0.9]))
+    assert who_goes_on(measured, NearNetwork()) == {"ours", "fast", "network"}
 
 
 def test_who_failed_or_is_missing_does_not_run_again_and_an_aside_runs_once():
