@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from mmap import mmap
 
 from importer.api.failure import Failure
@@ -20,6 +21,8 @@ THREADS = (os.cpu_count() or 1) + 2
 """More than there are cores, as each of them also waits for its own writes."""
 BATCH = 2 << 20
 """Bytes of neighbouring clusters that are written at once: long writes go around the page cache."""
+STRETCH = 2048
+"""Parts in hand at once: more than a piece of an image has, unless its clusters are tiny."""
 
 
 async def unpack(pieces: Pieces, course: Course, unpacker: "Unpacker", digests: Digests, done: Done | None = None) -> None:
@@ -47,11 +50,14 @@ class Unpacker:
         self._spare: list[memoryview] = []
         """Page-aligned buffers that no thread holds just now."""
 
-    def work(self, parts: list[Part]) -> None:
+    def work(self, parts: Iterable[Part]) -> None:
         """Write the parts, compressed ones decoded, neighbours in one go. Raises Failure."""
-        buffer = self._spare.pop() if self._spare else memoryview(mmap(-1, BATCH))
+        try:
+            buffer = self._spare.pop()
+        except IndexError:
+            buffer = memoryview(mmap(-1, BATCH))
         base = filled = 0
-        for part in sorted(parts, key=_place):  # qemu-img -W leaves neighbours on the disk near one another, not side by side
+        for part in _by_place(parts):
             if filled and (not part.packed or part.guest != base + filled or filled + self._holds > BATCH):
                 self._writer.write(base, buffer[:filled])
                 filled = 0
@@ -84,6 +90,13 @@ class Unpacker:
         self._clock.busy += time.monotonic() - began
         self._meter.decoded += reach
         return reach
+
+
+def _by_place(parts: Iterable[Part]) -> Iterator[Part]:
+    """Sort, in stretches: qemu-img -W leaves neighbours on the disk near one another in the image, not side by side."""
+    rest = iter(parts)
+    while stretch := sorted(islice(rest, STRETCH), key=_place):
+        yield from stretch
 
 
 def _place(part: Part) -> int:

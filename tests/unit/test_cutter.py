@@ -1,6 +1,7 @@
 """The cutter hands out exactly the bytes of its course, each once, however the object is cut into pieces."""
 
 import random
+import tracemalloc
 
 from builders.courses import layouts, noted
 from hypothesis import given, settings
@@ -67,7 +68,7 @@ def test_a_cluster_over_many_pieces_waits_for_the_last_of_them() -> None:
     chart = Chart()
     chart.packed(0, 300, 4 * SECTOR)
     cutter = Cutter(chart.course())
-    pieces = [cutter.cut(at, memoryview(NOISE)[at : at + SECTOR]) for at in range(0, 6 * SECTOR, SECTOR)]
+    pieces = [list(cutter.cut(at, memoryview(NOISE)[at : at + SECTOR])) for at in range(0, 6 * SECTOR, SECTOR)]
     assert [len(parts) for parts in pieces] == [0, 0, 0, 0, 1, 0]
     assert bytes(pieces[4][0].data) == NOISE[300 : 300 + 4 * SECTOR]
     assert cutter.done
@@ -81,4 +82,21 @@ def test_it_is_not_done_before_the_last_run_ended() -> None:
     cutter.cut(0, memoryview(NOISE)[:SECTOR])
     assert not cutter.done
     cutter.cut(SECTOR, memoryview(NOISE)[SECTOR : 2 * SECTOR])
+    assert cutter.done
+
+
+def test_a_piece_of_the_tiniest_clusters_takes_no_memory_until_it_is_read() -> None:
+    """A hostile image may have a compressed cluster begin at every byte."""
+    chart = Chart()
+    for at in range(1 << 16):
+        chart.packed(at * SECTOR, at, -at % SECTOR or SECTOR)
+    cutter = Cutter(chart.course())
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in cutter.cut(0, memoryview(NOISE)[: 1 << 17]))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 1 << 16
+    assert peak < 10_000
     assert cutter.done
