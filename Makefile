@@ -16,8 +16,9 @@ setup: tools $(STAMP) ## install what everything else needs: apt packages where 
 tools:
 	@scripts/install-tools
 
-$(STAMP): pyproject.toml constraints.txt scripts/make-venv | tools
+$(STAMP): pyproject.toml constraints.txt scripts/make-venv scripts/make-s3-server | tools
 	@scripts/make-venv "$(PYTHON)" "$(VENV)"
+	@scripts/make-s3-server "$(PYTHON)" "$(VENV)/servers/seaweedfs"
 	@touch $@
 
 check: setup ## formatting, lint, types and the import contracts

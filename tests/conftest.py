@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from builders import content, images
 from fakes import certificates
 from fakes.webserver import Nginx
+
+if TYPE_CHECKING:
+    from fakes.seaweed import Seaweed
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +29,19 @@ def nginx(tmp_path_factory: pytest.TempPathFactory, authority: certificates.Auth
     server = Nginx(tmp_path_factory.mktemp("nginx"), authority)
     server.start()
     try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory, authority: certificates.Authority) -> Iterator["Seaweed"]:
+    """A real S3 server with a private and a public bucket."""
+    from fakes.seaweed import Seaweed  # boto3 costs 0.2 s, which the unit tests need not pay
+
+    server = Seaweed(tmp_path_factory.mktemp("seaweed"), authority)
+    try:
+        server.start()
         yield server
     finally:
         server.stop()

@@ -52,13 +52,13 @@ class Signer:
 
     @property
     def region(self) -> str:
-        """The region that is signed for."""
-        return str(self._client.meta.region_name)
+        """The region that is signed for, "" before the first URL."""
+        return str(self._client.meta.region_name) if self._client is not None else self._settings.region or ""
 
     @property
     def endpoint(self) -> str:
-        """The service's URL, fit for logs."""
-        return redact(str(self._client.meta.endpoint_url))
+        """The service's URL, fit for logs, "" before the first URL."""
+        return redact(str(self._client.meta.endpoint_url)) if self._client is not None else ""
 
     @property
     def due(self) -> bool:
@@ -96,7 +96,7 @@ class Signer:
         from botocore.config import Config
 
         settings = self._settings
-        session = boto3.session.Session()
+        session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)  # which boto3 itself ignores
         found = None if settings.anonymous else session.get_credentials()
         self.signed, self.credentials = found is not None, str(found.method) if found is not None else "none"
         options: dict[str, Any] = {"signature_version": "s3v4" if self.signed else UNSIGNED}
