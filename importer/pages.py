@@ -124,7 +124,7 @@ def inspection_page(inspection: Inspection) -> str:
         ("source", one.source),
         ("length", unknown if one.length is None else f"{show_size(one.length)} ({one.length} bytes)"),
         ("format", one.format + (f" in {one.wrapper}" if one.wrapper else "")),
-        ("disk", unknown if one.virtual_size is None else f"{show_size(one.virtual_size)} ({one.virtual_size} bytes)"),
+        ("disk", _disk_size(one, unknown)),
         ("compressed", {True: "yes", False: "no", None: unknown}[one.compressed]),
         *((f"image {name}", value) for name, value in one.image.items()),
         *((f"server {name}", value) for name, value in one.server.items()),
@@ -135,6 +135,13 @@ def inspection_page(inspection: Inspection) -> str:
     if not one.dangers:
         return f"{page}\nnothing found that would stop an import"
     return "\n".join([page, "an import would be refused:", *(line for danger in one.dangers for line in _danger_lines(danger))])
+
+
+def _disk_size(one: Inspection, unknown: str) -> str:
+    if one.virtual_size is not None:
+        return f"{show_size(one.virtual_size)} ({one.virtual_size} bytes)"
+    least = one.virtual_size_at_least
+    return unknown if least is None else f"at least {show_size(least)} ({least} bytes); the whole is {unknown}"
 
 
 def _danger_lines(danger: Mapping[str, object]) -> Iterable[str]:

@@ -94,6 +94,7 @@ class Inspection:
     format: str
     wrapper: str | None
     virtual_size: int | None
+    """None where only the decoded stream will tell."""
     compressed: bool | None
     server: Mapping[str, str]
     """ranges, validators, length, content-type and what else the first answer told."""
@@ -106,6 +107,9 @@ class Inspection:
     warnings: tuple[str, ...] = field(default=())
     bytes_read: int = 0
     requests: int = 0
+    """Redirects and repeated ones included."""
+    virtual_size_at_least: int | None = None
+    """What the first frame of a stream tells, where `virtual_size` is not known."""
 
     def as_json(self) -> dict[str, object]:
         """Return a JSON object with every field."""

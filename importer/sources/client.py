@@ -14,7 +14,7 @@ from yarl import URL
 from importer.api.failure import Failure
 from importer.api.request import Access
 from importer.api.version import VERSION
-from importer.sources import faults
+from importer.sources import allowance, faults
 from importer.sources.addresses import Kind, judge, literal, networks
 from importer.sources.answers import REDIRECTS, Answer, Broken
 from importer.sources.dial import CURRENT, Guard, Hop
@@ -106,6 +106,7 @@ class Client:
 
     async def ask(self, trail: tuple[str, ...], headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Ask for the last URL of a trail. Raises Failure or Broken; the caller closes the response."""
+        allowance.ask()
         url = trail[-1]
         proxy = self.proxy(url)
         hop = Hop(came_from=self.origin_kind, proxied=proxy is not None)
@@ -185,9 +186,11 @@ class Client:
     async def read(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the next bytes of a body, b"" at its end. Raises Broken."""
         try:
-            return await response.content.readany()
+            data = await response.content.readany()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise faults.of_body(error, str(response.url)) from error
+        allowance.took(len(data))
+        return data
 
     def answer(self, response: aiohttp.ClientResponse) -> Answer:
         """Return a response as a value to judge."""
