@@ -1,5 +1,6 @@
-"""What the component tests share: a file system that is soon full."""
+"""What the component tests share: a file system that is soon full, an environment without proxies."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,3 +19,11 @@ def small(tmp_path: Path) -> Iterator[Path]:
         without("mounting needs root")
     yield place
     subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the proxies out of the environment."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
