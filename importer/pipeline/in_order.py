@@ -41,8 +41,8 @@ class InOrder:
         """The next piece to ask for."""
         self._hand = self._next
         """The next piece to hand on, where they go in order."""
-        self._left = self._needed.count(1)
-        """Pieces not yet handed on."""
+        self._left = self._unasked = self._needed.count(1)
+        """Pieces not yet handed on, and those not yet asked for."""
         self._returned: deque[Span] = deque()
         self._done: deque[Piece] = deque()
         self._stopped = False
@@ -67,22 +67,29 @@ class InOrder:
         self._ready.set()
 
     def take(self) -> Span | None:
-        """Return what an attempt left over, else the next run of pieces that has room."""
+        """Return what an attempt left over, else the next run of pieces once all of it has room."""
         if self._returned:
             return self._returned.popleft()
-        shelf = self._shelf
-        while shelf.room and self._next < shelf.count:
-            first, end = self._next, self._next + 1
-            shelf.reserve(first)
-            self._next = self._needed_from(end)
-            if shelf.judged(first):
+        while self._has_room():
+            first = self._reserve_next()
+            if self._shelf.judged(first):
                 continue
-            while self._next == end < first + self._run and end < shelf.count and shelf.room:
-                shelf.reserve(end)
-                end += 1
-                self._next = self._needed_from(end)
-            return Span(first * PIECE, min(end * PIECE, shelf.length))
+            end = first + 1
+            while self._next == end < first + self._run and end < self._shelf.count and self._shelf.room:
+                end = self._reserve_next() + 1
+            return Span(first * PIECE, min(end * PIECE, self._shelf.length))
         return None
+
+    def _has_room(self) -> bool:
+        """True if a whole run fits: to ask for each piece as it finds room would be a request a piece."""
+        return 0 < min(self._run, self._unasked) <= self._shelf.room
+
+    def _reserve_next(self) -> int:
+        index = self._next
+        self._shelf.reserve(index)
+        self._unasked -= 1
+        self._next = self._needed_from(index + 1)
+        return index
 
     def give_back(self, span: Span) -> None:
         """Queue what an attempt did not bring, lowest first: the consumer waits for it."""
@@ -101,7 +108,8 @@ class InOrder:
         if not self._ordered:
             self._done.append(piece)
         self._ready.set()
-        self.changed.set()
+        if self.over:
+            self.changed.set()
 
     async def next(self) -> Piece | None:
         """Return the next piece (release it soon), or None after the last."""
@@ -126,4 +134,5 @@ class InOrder:
     def release(self, piece: Piece) -> None:
         """Give the piece's buffer back, so that more can be fetched."""
         self._shelf.release(piece.index)
-        self.changed.set()
+        if self._has_room():
+            self.changed.set()
