@@ -201,6 +201,8 @@ async def _native(trip: Trip) -> Landed:
     unpacker = unpack.Unpacker(native.packing(image), writer, trip.meter, virtual_size=image.virtual_size)
     done = trip.checkpoints.done if trip.checkpoints else None
     await _together(fetch, unpack.unpack(orders, course, unpacker, trip.digests, done), orders.stop, trip.checkpoints)
+    if trip.resume.begins_anew:  # what the tables do not map is zero, too
+        trip.meter.zeroes = image.virtual_size - trip.meter.written
     return Landed(format=image.format, virtual_size=image.virtual_size)
 
 
