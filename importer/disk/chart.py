@@ -57,6 +57,12 @@ class Chart:
         """Note one compressed cluster of the disk, in up to `size` bytes at `host`."""
         self._add(guest, host, size << 1 | 1)
 
+    def packed_spans(self) -> Iterator[tuple[int, int]]:
+        """Yield where compressed clusters lie, in no order: their first byte and how many they may take."""
+        for host, size in zip(self._hosts, self._sizes, strict=True):
+            if size & 1:
+                yield host, size >> 1
+
     def _add(self, guest: int, host: int, size: int) -> None:
         if len(self._hosts) == self._most:
             self.overflowed = True
@@ -132,6 +138,8 @@ class Course:
 
         A compressed cluster has landed with the piece that brought its last byte; others are left out piece by piece.
         """
+        if not any(done):
+            return self
         left = Course(hosts=array("Q"), guests=array("Q"), sizes=array("Q"))
         for host, guest, size in zip(self.hosts, self.guests, self.sizes, strict=True):
             end = host + (size >> 1)

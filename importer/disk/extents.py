@@ -102,6 +102,17 @@ class Extents:
         if self.chart is not None:
             self.chart.packed(guest, host, held)
 
+    def refuse_mixed_units(self) -> None:
+        """Refuse compressed clusters in units that a table or plain data takes, once all is claimed; only the chart knows them.
+
+        Raises Failure("corrupt").
+        """
+        used, unit = self._used, self.unit
+        for host, size in self.chart.packed_spans() if self.chart is not None else ():
+            for index in range(host // unit, (host + size - 1) // unit + 1):
+                if used[index >> 3] >> (index & 7) & 1:
+                    raise Failure("corrupt", "a compressed cluster lies in a table or in other data", offset=host)
+
     def _mark(self, first: int, last: int) -> bool:
         """Set the bits first..last; False if one of them is set already (the others may then be set or not)."""
         used = self._used

@@ -78,6 +78,7 @@ def walk(image: Image, length: int, extents: Extents) -> Reads[None]:
         for _, table in tables:
             _claim_table(table, layout, extents)
         yield from _walk_tables(tables, image, layout, extents)
+    extents.refuse_mixed_units()
 
 
 def _claim_table(table: int, layout: Layout, extents: Extents) -> None:

@@ -64,6 +64,32 @@ def test_a_clipped_course_is_cut_whole_too(runs: list[Run], piece: int) -> None:
     ]
 
 
+@settings(max_examples=100, deadline=None)
+@given(layouts(), st.sampled_from([512, 1024, 4096]), st.randoms(use_true_random=False))
+def test_what_was_cut_before_an_interruption_and_what_is_left_make_the_whole(
+    runs: list[Run], piece: int, chance: random.Random
+) -> None:
+    length = max((run.host + run.size for run in runs), default=0)
+    course = noted(runs).course()
+    landed = bytearray(chance.random() < 0.6 for _ in range(-(-length // piece)))
+    left = course.without(bytes(landed), piece)
+    needed, first, second = left.pieces(length, piece), Cutter(course), Cutter(left)
+    parts: list[Part] = []
+    for index in range(len(landed)):
+        start, view = index * piece, memoryview(NOISE)[index * piece : min(length, (index + 1) * piece)]
+        before = list(first.cut(start, view))
+        parts += before if landed[index] else []
+    for index in range(len(landed)):
+        if needed[index]:
+            parts += second.cut(index * piece, memoryview(NOISE)[index * piece : min(length, (index + 1) * piece)])
+    assert first.done
+    assert second.done
+    assert sum(len(part.data) for part in parts) == sum(run.size for run in runs)
+    disk = {part.guest + index: byte for part in parts for index, byte in enumerate(part.data)}
+    for run in runs:
+        assert bytes(disk[run.guest + index] for index in range(run.size)) == NOISE[run.host : run.host + run.size]
+
+
 def test_a_cluster_over_many_pieces_waits_for_the_last_of_them() -> None:
     chart = Chart()
     chart.packed(0, 300, 4 * SECTOR)
