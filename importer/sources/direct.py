@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from importer.sources import faults, wire
-from importer.sources.answers import Answer
+from importer.sources.answers import Answer, content_length
 from importer.sources.client import Client
 from importer.sources.dial import Hop, connect
 from importer.sources.origin import Origin, origin, redact
@@ -57,12 +57,12 @@ class Direct:
                 found, head = await self._asked(url, _request(url, self._client.headers(trail, headers)))
         except (EOFError, OSError, NotHttp) as error:
             raise faults.of_wire(error, url) from error
-        if head.code < 200 or head.chunked:
+        names = {name.lower(): value for name, value in head.headers.items()}
+        answer = Answer(status=head.code, headers=names, now=time.time(), url=redact(url))
+        if head.code < 200 or (head.code == 206 and content_length(answer) is None):
             found.close()
             self._unusual.add(origin(url))
             raise Unusual
-        names = {name.lower(): value for name, value in head.headers.items()}
-        answer = Answer(status=head.code, headers=names, now=time.time(), url=redact(url))
         return Reply(answer=answer, url=url, wire=found, keeps=not head.should_close)
 
     async def pour(self, reply: Reply, start: int, end: int, basin: Basin) -> None:

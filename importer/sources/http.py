@@ -18,7 +18,6 @@ from importer.sources.answers import (
     STALE_ROUTE,
     Answer,
     Broken,
-    content_length,
     opening,
     part_end,
     same_whole,
@@ -172,9 +171,6 @@ class HttpSource:
     async def _pour_directly(self, start: int, stop: int, basin: Basin) -> None:
         """Receive a range over a wire of our own. Raises Unusual, before the first byte, for what aiohttp should ask for."""
         reply, last = await self._ask_part(start, stop, self._direct.ask)
-        if content_length(reply.answer) is None:
-            reply.close()
-            raise Unusual
         await self._direct.pour(reply, start, last, basin)
         if last < stop:
             raise Interrupted(_SHORT)

@@ -42,6 +42,7 @@ class Wire(asyncio.BufferedProtocol):
         self._basin: Basin | None = None
         self._at = self._end = 0
         self._heard = 0.0
+        self._listening: asyncio.TimerHandle | None = None
         self._lost: Exception | None = None
 
     @property
@@ -93,11 +94,10 @@ class Wire(asyncio.BufferedProtocol):
             raise self._lost
         self._awaited = self._loop.create_future()
         self._heard = self._loop.time()
-        listening = self._loop.call_later(self._silence, self._listen)
+        self._listening = self._loop.call_later(self._silence, self._listen)
         assert self._transport is not None
         self._transport.resume_reading()
         try:
-            self._listening = listening
             await self._awaited
         finally:
             self._listening.cancel()

@@ -233,11 +233,12 @@ CHUNKED = HEAD.replace(f"Content-Length: {END - START}".encode(), b"Transfer-Enc
     [
         CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
         b"HTTP/1.1 103 Early Hints\r\n\r\n" + HEAD + BODY,
+        HEAD.replace(f"Content-Length: {END - START}".encode(), b"Connection: close") + BODY,
     ],
-    ids=["chunked", "early-hints"],
+    ids=["chunked", "early-hints", "until-closed"],
 )
 async def test_what_is_unusual_is_left_to_aiohttp(whole: bytes) -> None:
-    async with peer(sends(whole)) as (server, source):
+    async with peer(sends(whole, then="close")) as (server, source):
         assert await poured(source) == BODY
         assert len(server.heads) == 2
         assert await poured(source) == BODY
