@@ -46,14 +46,19 @@ def instead(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str
     return put
 
 
-async def convert(landing: Path, *, held: Callable[[], bool] = lambda: False) -> None:
-    """Run the tool in no confinement, giving it up after a second."""
+FREE = confine.Confinement()
+
+
+async def convert(
+    landing: Path, *, held: Callable[[], bool] = lambda: False, confinement: confine.Confinement | None = FREE
+) -> None:
+    """Run the tool, giving it up after a second."""
     pulse = qemu_img.Pulse(served=lambda: 0, held=held, give_up_seconds=1.0)
     with Target.open(str(landing / "disk"), force=False) as target:
         async with asyncio.timeout(30):
             await qemu_img.convert(
                 format=Format.VHD, nbd_fd=target.fd, target_fd=target.fd, compressed=False, direct=False, pulse=pulse,
-                confinement=confine.Confinement(),
+                confinement=confinement,
             )  # fmt: skip
 
 
@@ -66,9 +71,12 @@ async def test_a_tool_that_does_nothing_is_given_up(script: str, instead: Callab
     assert tree(landing) == []
 
 
-async def test_a_tool_that_moves_a_few_bytes_at_a_time_is_waited_for(instead: Callable[[str], str], landing: Path) -> None:
+@pytest.mark.parametrize("confinement", [FREE, None], ids=["free", "as strictly confined as can be"])
+async def test_a_tool_that_moves_a_few_bytes_at_a_time_is_waited_for(
+    confinement: confine.Confinement | None, instead: Callable[[str], str], landing: Path
+) -> None:
     instead(PLODS)
-    await convert(landing)
+    await convert(landing, confinement=confinement)
 
 
 async def test_a_tool_that_waits_for_a_fetch_is_waited_for(instead: Callable[[str], str], landing: Path) -> None:
