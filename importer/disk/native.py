@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from importer.disk.chart import Chart, Course
 from importer.disk.image import Image
 
 
@@ -52,3 +53,14 @@ def packing(image: Image) -> Packing | None:
         case vmdk_tables.Layout(compressed=True) as layout:
             return Packing(holds=layout.grain, inflate=inflate.grain, clipped=True)
     return None
+
+
+def course(image: Image, chart: Chart) -> Course | None:
+    """Return the course through an image whose tables were walked, None if they had more runs than the chart kept.
+
+    Raises Failure("corrupt") for runs that overlap.
+    """
+    if chart.overflowed:
+        return None
+    held = packing(image)
+    return chart.course(clipped=held is not None and held.clipped)

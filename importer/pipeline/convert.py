@@ -8,6 +8,7 @@ from typing import Any
 
 from importer.api.failure import Failure
 from importer.disk import qemu_img
+from importer.disk.extents import Extents
 from importer.disk.image import Image
 from importer.disk.space import SpaceGuard
 from importer.disk.target import Target
@@ -18,6 +19,7 @@ from importer.pipeline.fetcher import Fetcher
 from importer.pipeline.meter import Meter
 from importer.pipeline.patience import Policy
 from importer.pipeline.pinned import Pinned
+from importer.pipeline.trip import Trip
 from importer.pipeline.window import Window
 
 
@@ -114,3 +116,17 @@ async def _end(*tasks: asyncio.Task[Any] | asyncio.Future[Any] | None) -> None:
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await task
+
+
+def conversion(trip: Trip, image: Image, extents: Extents | None, pinned: Pinned, length: int) -> Conversion:
+    """Return the conversion of `image`, whatever it is read from."""
+    return Conversion(
+        image=image,
+        length=length,
+        compressed=bool(image.compressed) or (extents is not None and extents.compressed_clusters > 0),
+        pinned=pinned,
+        target=trip.target,
+        guard=trip.guard,
+        meter=trip.meter,
+        policy=trip.policy,
+    )

@@ -26,6 +26,7 @@ from importer.pipeline.patience import Policy
 from importer.pipeline.pinned import Pinned
 from importer.pipeline.room import Room
 from importer.pipeline.shelf import PIECE
+from importer.pipeline.trip import NO_TOOL, Landed, Trip
 from importer.sources import schemes
 from importer.sources.protocol import Source
 
@@ -123,10 +124,8 @@ async def _survey(reader: Judge, image: Image) -> tuple[Extents | None, Course |
         return await reader.walk(image), None, obstacle
     chart = Chart()
     extents = await reader.walk(image, chart)
-    if chart.overflowed:
-        return extents, None, "its data lies in too many runs"
-    packing = native.packing(image)
-    return extents, chart.course(clipped=packing is not None and packing.clipped), ""
+    course = native.course(image, chart)
+    return extents, course, "" if course is not None else "its data lies in too many runs"
 
 
 def check_size(request: ImportRequest, found: Found) -> None:
@@ -153,7 +152,7 @@ async def _land(
             needed=lower, virtual_size=max(virtual or 0, request.size or 0) or None, preallocate=request.preallocate
         ):
             meter.note(warning)
-        trip = ways.Trip(
+        trip = Trip(
             request=request, source=source, found=found, extents=judged.extents, course=judged.course, route=judged.route,
             target=target, resume=unfinished.resume, checkpoints=unfinished.checkpoints, guard=room.guard(), pinned=pinned,
             digests=digests, meter=meter, policy=policy,
@@ -166,7 +165,7 @@ async def _land(
         with meter.clock("sync").working():
             await asyncio.to_thread(target.sync)
         allocated = target.allocated()
-        took_part = await versions.gather(ran_tool=landed.sandbox != ways.NO_TOOL)
+        took_part = await versions.gather(ran_tool=landed.sandbox != NO_TOOL)
         meter.enter("publishing")
         path = target.publish()  # not in a thread: a cancelled wait could leave a target behind
         unfinished.published()
@@ -206,10 +205,10 @@ async def _grow(request: ImportRequest, target: Target, virtual: int) -> int:
 
 
 def _receipt(
-    source: Source, judged: Judged, landed: ways.Landed, digests: Digests, verified: tuple[str, ...],
+    source: Source, judged: Judged, landed: Landed, digests: Digests, verified: tuple[str, ...],
     meter: Meter, *, path: str, size: int, allocated: int, versions: dict[str, str],
 ) -> Receipt:  # fmt: skip
-    ran_tool = landed.sandbox != ways.NO_TOOL
+    ran_tool = landed.sandbox != NO_TOOL
     return Receipt(
         source=source.facts.url,
         validators=source.facts.validators,
