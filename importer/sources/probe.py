@@ -73,7 +73,8 @@ async def _ask(client: Client, url: str, asked: int | None, why: str) -> Probed 
         found = await _judged(client, response, asked)
         if found.again:
             return found.again
-        head, surplus, ended = await _head(client, response, found)
+        # The body of a 416 is an error page; the object behind it is empty.
+        head, surplus, ended = (b"", b"", True) if answer.status == 416 else await _head(client, response, found)
         keep = not found.ranges and not ended
         length = len(head) if found.length is None and ended else found.length
         return Probed(
