@@ -92,16 +92,24 @@ class Signer:
 
     def _connect(self) -> Any:
         import boto3
-        from botocore import UNSIGNED
-        from botocore.config import Config
 
         settings = self._settings
         session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)  # which boto3 itself ignores
         found = None if settings.anonymous else session.get_credentials()
         self.signed, self.credentials = found is not None, str(found.method) if found is not None else "none"
+        client = self._client_of(session, settings.style)
+        undecided = settings.style == "auto" and "addressing_style" not in (client.meta.config.s3 or {})
+        # Left to itself boto3 presigns for AWS's global host, which redirects to regions and so breaks the signature.
+        return self._client_of(session, "virtual") if undecided and s3_place.is_aws(client.meta.endpoint_url) else client
+
+    def _client_of(self, session: Any, style: str) -> Any:
+        from botocore import UNSIGNED
+        from botocore.config import Config
+
+        settings = self._settings
         options: dict[str, Any] = {"signature_version": "s3v4" if self.signed else UNSIGNED}
-        if settings.style != "auto":
-            options["s3"] = {"addressing_style": settings.style}
+        if style != "auto":
+            options["s3"] = {"addressing_style": style}
         if self._ours:
             options["ignore_configured_endpoint_urls"] = True
         region = settings.region or session.region_name or s3_place.region_named(settings.endpoint) or FALLBACK_REGION
@@ -276,8 +284,12 @@ def _trouble(error: Exception) -> Failure:
         return Failure("credentials", "the token service gives no credentials", hint=hint, said=code, asked=error.operation_name)
     if isinstance(error, exceptions.HTTPClientError):
         return Failure("unreachable", "no connection to the service that gives the credentials", problem=kind)
-    if isinstance(
-        error, ValueError | exceptions.ParamValidationError | exceptions.InvalidRegionError | exceptions.ConfigParseError
-    ):
+    settings = (
+        exceptions.ParamValidationError,
+        exceptions.InvalidRegionError,
+        exceptions.EndpointProviderError,
+        exceptions.ConfigParseError,
+    )
+    if isinstance(error, settings) or str(error).startswith("Invalid endpoint"):
         return Failure("usage", "the AWS settings cannot be used", hint="check AWS_* variables and ~/.aws", problem=kind)
     return Failure("credentials", "boto3 finds no usable credentials", problem=kind)

@@ -1,13 +1,14 @@
 """S3 endpoints that refuse, redirect, slow down and lie: a named error with a remedy or the right disk; keys stay at home."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from builders import content
 from builders.images import MIB
-from command import Outcome, importing
+from command import Outcome, Running, importing
 from fakes import behaviours
 from fakes import s3_behaviours as s3
 from fakes.badhttp import BadServer, Request, Wire
@@ -220,6 +221,26 @@ def test_a_token_that_ends_for_good_is_told(landing: Path) -> None:
         outcome = bring(server, landing, env={**KEYS, "AWS_SESSION_TOKEN": TOKEN}).failed(77, "denied")
     assert "ExpiredToken" in outcome.err
     assert tree(landing) == []
+
+
+def test_an_interrupted_import_goes_on_with_a_signature_of_its_own(landing: Path) -> None:
+    disk = content.seeded(24 * MIB, 32)
+    options = ("--connections", "1", "--quiet")
+    with BadServer(s3.expiring(disk, pause=0.2)) as server:
+        words = (URL, landing / "disk.img", "--s3-endpoint", f"http://127.0.0.1:{server.port}", *options)
+        with Running("import", *words, env={**KEYS, "SLIPSTREAM_S3_PRESIGN_SECONDS": "1"}) as running:
+            end = time.monotonic() + 30
+            while not any(12 * MIB < (request.range or (0, 0))[0] < 23 * MIB for request in list(server.requests)):
+                assert time.monotonic() < end
+                time.sleep(0.02)  # until the import is under way; nobody tells
+            running.process.terminate()
+            running.finish().failed(75, "interrupted")
+        before = {s3.query(request)["X-Amz-Signature"] for request in server.requests}
+        count = len(server.requests)
+        outcome = bring(server, landing, *options).succeeded()
+    assert (landing / "disk.img").read_bytes() == disk
+    assert outcome.receipt["bytes_fetched"] < 18 * MIB, outcome.receipt
+    assert before.isdisjoint(s3.query(request)["X-Amz-Signature"] for request in server.requests[count:])
 
 
 # -- web identity

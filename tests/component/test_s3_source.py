@@ -182,6 +182,11 @@ def test_a_refusal_says_what_to_do(
     assert tree(landing) == []
 
 
+def test_an_empty_object_is_told_as_such(store: Seaweed, landing: Path) -> None:
+    url = store.put(PRIVATE, "empty.raw", b"")
+    bring(url, landing, "--s3-endpoint", store.endpoint, env=keys()).failed(65, "empty")
+
+
 def test_a_bucket_that_does_not_exist_is_named(store: Seaweed, landing: Path) -> None:
     outcome = bring("s3://no-such-bucket/disk.raw", landing, "--s3-endpoint", store.endpoint, env=keys())
     outcome.failed(69, "not-found")
