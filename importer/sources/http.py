@@ -31,6 +31,8 @@ from importer.sources.protocol import Basin, Interrupted, RangesEnded, SourceFac
 
 REFUSED = 3
 """After so many refusals of a range in a row nobody asks for one any more."""
+LOOKS = 3
+"""How often one attempt looks for the object again."""
 _SHORT = "the server gave a shorter range than was asked for"
 
 
@@ -186,10 +188,13 @@ class HttpSource:
             headers["If-Range"] = self._condition
         trail = self._trail
         reply = await ask(trail, headers)
-        if self._is_stale(reply.answer.status, trail):
+        for _ in range(LOOKS):  # a URL may be good for a few requests only, and the others take them
+            if not self._is_stale(reply.answer.status, trail):
+                break
             reply.close()
             await self._look_again(trail)
-            reply = await ask(self._trail, headers)
+            trail = self._trail
+            reply = await ask(trail, headers)
         try:
             return reply, self._judged(reply.answer, start, stop, "If-Range" in headers)
         except BaseException:
