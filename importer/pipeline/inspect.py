@@ -12,16 +12,20 @@ from importer.api.request import ImportRequest
 from importer.disk.extents import Extents
 from importer.disk.image import Format, Wrapper
 from importer.disk.target import Target
+from importer.pipeline import opening
 from importer.pipeline.judge import Found, Judge, OutOfReach
+from importer.pipeline.meter import Meter, Silent
 from importer.pipeline.pinned import Pinned
 from importer.pipeline.room import Room
 from importer.pipeline.run import check_size, needed_at_least, policy_of
 from importer.pipeline.shelf import PIECE
-from importer.sources import allowance, schemes
+from importer.sources import allowance
 from importer.sources.protocol import Source
 
 BUDGET = 4 << 20
 REQUESTS = 8
+AHEAD = 2
+"""Pieces of a layer in hand, where the disk lies in one."""
 UNKNOWN = "unknown until decoded"
 UNREAD = "the mapping tables were not read: an import judges them before it writes"
 
@@ -53,19 +57,20 @@ async def inspect(request: ImportRequest, target: str | None) -> Inspection:
 
 
 async def _inspect(request: ImportRequest, target: str | None, asked: allowance.Allowance) -> Inspection:
-    source = await schemes.open_source(request.source, request.access)
+    policy, meter = policy_of(os.environ), Meter(reporter=Silent())
+    source = await opening.open_source(request, meter, policy, capacity=AHEAD, connections=1)
     try:
         judge = Judge(
             source,
             Pinned(piece=PIECE),
-            policy=policy_of(os.environ),
+            policy=policy,
             connections=1,
             requests=REQUESTS - max(1, asked.requests),
             budget=BUDGET - max(0, asked.received - len(source.head)),
         )
         found, extents, dangers, warnings = await _judged(judge, request, asked)
         size = Size.of(found)
-        fits = "not asked" if target is None else _fits(request, target, size, extents, dangers, warnings)
+        fits = "not asked" if target is None else _fits(request, target, found, size, extents, dangers, warnings)
         page = _page(source, judge, found, size, extents, fits, dangers, warnings)
         return replace(page, bytes_read=asked.received, requests=asked.requests) if asked.requests else page
     finally:
@@ -97,7 +102,13 @@ async def _judged(
 
 
 def _fits(
-    request: ImportRequest, target: str, size: Size, extents: Extents | None, dangers: list[Failure], warnings: list[str]
+    request: ImportRequest,
+    target: str,
+    found: Found | None,
+    size: Size,
+    extents: Extents | None,
+    dangers: list[Failure],
+    warnings: list[str],
 ) -> str:
     try:
         Target.check(target, force=request.force)
@@ -105,7 +116,7 @@ def _fits(
         if virtual is None:
             return UNKNOWN
         room = Room.around(target, request.reserve)
-        needed = needed_at_least(extents, virtual)
+        needed = needed_at_least(extents, virtual, found.image if found else None)
         warnings.extend(room.judge(needed=needed, virtual_size=max(virtual, request.size or 0), preallocate=request.preallocate))
     except Failure as failure:
         dangers.append(failure)

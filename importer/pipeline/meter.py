@@ -125,3 +125,13 @@ class Meter:
         """Return the name of the stage that was least idle: the one to speed up first."""
         lanes = {"fetch": max(1, self.most_connections)}
         return max(self.clocks, key=lambda name: self.clocks[name].busy / lanes.get(name, 1), default="")
+
+
+class Silent:
+    """A reporter for what nobody listens to: a part of an import, an inspection."""
+
+    def progress(self, moment: Progress) -> None:
+        """Keep quiet."""
+
+    def note(self, text: str) -> None:
+        """Keep quiet."""

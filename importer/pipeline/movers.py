@@ -90,9 +90,31 @@ async def share_out(
                 group.create_task(handle(piece, work))
 
 
-async def decode(
-    pieces: Pieces, wrapper: Wrapper, writer: Writer, digests: Digests, meter: Meter, *, memory: int, cap: Cap
-) -> int:
+class Sink(Protocol):
+    """What takes bytes in order, from a thread: a Writer, or what looks for a disk in them."""
+
+    def write(self, offset: int, view: memoryview, /) -> None:
+        """Take `view`, whose memory is used again afterwards."""
+        ...
+
+
+async def copy_in_order(pieces: Pieces, sink: Sink, digests: Digests, meter: Meter) -> int:
+    """Hand every piece to `sink`, one after the other; return how many bytes that took."""
+    loop = asyncio.get_running_loop()
+    total = 0
+    with ThreadPoolExecutor(1, "work") as pool:
+        while (piece := await pieces.next()) is not None:
+            try:
+                await digests.update(piece.start, piece.view)
+                await loop.run_in_executor(pool, sink.write, total, piece.view)
+                total += len(piece.view)
+                meter.decoded += len(piece.view)
+            finally:
+                pieces.release(piece)
+    return total
+
+
+async def decode(pieces: Pieces, wrapper: Wrapper, writer: Sink, digests: Digests, meter: Meter, *, memory: int, cap: Cap) -> int:
     """Decode one stream in order into the writer; return how many bytes it held. Raises Failure and stops reading."""
     from importer.disk import wrappers  # the decoders' libraries take 10 ms to load
 
@@ -205,7 +227,7 @@ def _no_cap(_total: int, /) -> None:
     """The index said how much there is, and the decoder holds it to that."""
 
 
-def _drain(decoder: "wrappers.Decoder", feed: Feed, writer: Writer, meter: Meter, offset: int, cap: Cap) -> int:
+def _drain(decoder: "wrappers.Decoder", feed: Feed, writer: Sink, meter: Meter, offset: int, cap: Cap) -> int:
     """Decode to the end and return how many bytes there were, writing in a second thread so that both cores have work."""
     clock, total = meter.clock("decode"), 0
     buffers = [memoryview(mmap(-1, BUFFER)) for _ in range(3)]

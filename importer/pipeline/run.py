@@ -16,7 +16,7 @@ from importer.disk.extents import Extents
 from importer.disk.image import Image
 from importer.disk.journal import Bond
 from importer.disk.target import Target
-from importer.pipeline import promises, resume, route, versions, ways
+from importer.pipeline import opening, promises, resume, route, transfer, versions, ways
 from importer.pipeline.continuation import Continuation
 from importer.pipeline.digest import Digests
 from importer.pipeline.fetcher import leaf_of
@@ -27,7 +27,6 @@ from importer.pipeline.pinned import Pinned
 from importer.pipeline.room import Room
 from importer.pipeline.shelf import PIECE
 from importer.pipeline.trip import NO_TOOL, Landed, Trip
-from importer.sources import schemes
 from importer.sources.protocol import Source
 
 
@@ -66,7 +65,8 @@ def policy_of(environ: Mapping[str, str]) -> Policy:
 async def _run(request: ImportRequest, meter: Meter, policy: Policy) -> Receipt:
     meter.enter("probing")
     Target.check(request.target, force=request.force)
-    source = await schemes.open_source(request.source, request.access)
+    connections = request.access.connections
+    source = await opening.open_source(request, meter, policy, capacity=transfer.CAPACITY // 2, connections=connections)
     try:
         for note in source.facts.notes:
             meter.note(note)
@@ -147,7 +147,7 @@ async def _land(
         unfinished.begin(_bond(request, source, judged, target), restart=request.restart)
         room = Room.of(target, request.reserve)
         virtual = found.image.virtual_size if found.image else found.decoded_size
-        lower = needed_at_least(judged.extents, virtual)
+        lower = needed_at_least(judged.extents, virtual, found.image)
         for warning in room.judge(
             needed=lower, virtual_size=max(virtual or 0, request.size or 0) or None, preallocate=request.preallocate
         ):
@@ -185,14 +185,16 @@ def _bond(request: ImportRequest, source: Source, judged: Judged, target: Target
     return resume.bond(request, source.facts, source.head, image=shape, way=judged.route.way, target=target.identity, piece=PIECE)
 
 
-def needed_at_least(extents: Extents | None, virtual_size: int | None) -> int:
+def needed_at_least(extents: Extents | None, virtual_size: int | None, image: Image | None) -> int:
     """Return the bytes of data that the tables show: what the target must hold at least.
 
-    Tables that map all of the disk say nothing: such an image was preallocated, and may hold mostly zeroes.
+    Tables that map all of the disk say nothing: such an image was preallocated, and may hold mostly zeroes. Of a block
+    of more than 1 MiB (VHD has 2, VHDX up to 256) only that much counts: one sector written takes all of it.
     """
     if extents is None or virtual_size is None or extents.data_bytes >= virtual_size * 0.98:
         return 0
-    return extents.data_bytes
+    block = getattr(image.layout, "block", 0) if image is not None else 0
+    return extents.data_bytes // max(1, block >> 20)
 
 
 async def _grow(request: ImportRequest, target: Target, virtual: int) -> int:

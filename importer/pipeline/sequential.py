@@ -86,7 +86,8 @@ class Sequential:
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         break
-                    self._meter.fetched += len(chunk)
+                    if self._source.facts.served_length is None:  # else what is fetched is counted where it is fetched
+                        self._meter.fetched += len(chunk)
                     self._meter.tick()
                     grown += len(chunk)
                     if grown >= self._policy.stall_bytes:

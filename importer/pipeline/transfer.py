@@ -17,6 +17,8 @@ from importer.pipeline.writer import Writer
 T = TypeVar("T")
 CAPACITY = 48
 """Pieces in hand at a time."""
+FEW = 16
+"""Pieces in hand of what comes from a layer, which holds as many again of its own."""
 NOTHING = Resume()
 
 
@@ -36,9 +38,14 @@ async def bring(trip: Trip, writer: Writer, *, until: int | None, cap: movers.Ca
         done = trip.checkpoints.done if trip.checkpoints else None
         work = movers.copy(orders, writer, trip.digests, trip.meter, until=until, cap=cap, done=done)
         return await together(fetch, work, orders.stop, trip.checkpoints)
-    stream = Sequential(trip.source, trip.meter, capacity=CAPACITY, pinned=trip.pinned, policy=trip.policy)
+    stream = _sequential(trip)
     work = movers.copy(stream, writer, trip.digests, trip.meter, until=until, cap=cap)
     return await together(stream.run(), work, stream.stop)
+
+
+def _sequential(trip: Trip) -> Sequential:
+    capacity = CAPACITY if trip.source.facts.served_length is None else FEW
+    return Sequential(trip.source, trip.meter, capacity=capacity, pinned=trip.pinned, policy=trip.policy)
 
 
 async def decode(trip: Trip, writer: Writer, cap: movers.Cap) -> int:
@@ -50,7 +57,7 @@ async def decode(trip: Trip, writer: Writer, cap: movers.Cap) -> int:
         pieces = InOrder(length=trip.source.facts.length, capacity=CAPACITY, pinned=trip.pinned, connections=trip.connections)
         fetch = Fetcher(trip.source, pieces, trip.meter, connections=trip.connections, policy=trip.policy).run()
     else:
-        pieces = Sequential(trip.source, trip.meter, capacity=CAPACITY, pinned=trip.pinned, policy=trip.policy)
+        pieces = _sequential(trip)
         fetch = pieces.run()
     if trip.found.blocks:
         from importer.disk import xz_index

@@ -20,7 +20,8 @@ from importer.pipeline.writer import Writer
 
 async def walk(trip: Trip) -> Landed:
     """Bring the disk into the target, sized to its virtual size. Raises Failure."""
-    trip.meter.fetch_total = trip.source.facts.length
+    facts = trip.source.facts
+    trip.meter.fetch_total = facts.served_length or facts.length
     match trip.route.way:
         case Way.COPY:
             return await _copy(trip)

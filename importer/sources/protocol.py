@@ -24,6 +24,8 @@ class SourceFacts:
     content_type: str = ""
     latency: float | None = None
     """Seconds from a request to the head of its answer, at best so far; None if unknown."""
+    served_length: int | None = None
+    """Bytes that are fetched to bring the object, where that is not its length: a layer, for the disk in it."""
     notes: tuple[str, ...] = ()
     """Sentences worth telling: "the proxied hop's address was not checked"."""
 

@@ -41,6 +41,15 @@ OPENERS: Mapping[str, Callable[[str, Access], Awaitable[Source]]] = {
 }
 
 
+IMAGES = ("docker", "oci-layout", "docker-archive")
+"""Schemes of container images: a layer of one holds the disk. See sources.images."""
+
+
+def names_image(source: str) -> bool:
+    """True for what names a container image."""
+    return source.partition(":")[0] in IMAGES
+
+
 def scheme_of(source: str) -> str | None:
     """Return the scheme of a source in lower case, None if it is a bare path."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file):/", source)
@@ -60,6 +69,6 @@ async def open_source(url: str, access: Access) -> Source:
         raise Failure("secret-in-argv", "the URL carries user information", url=redact(url))
     opener = OPENERS.get(scheme)
     if opener is None:
-        known = ", ".join(f"{name}://" for name in OPENERS)
+        known = ", ".join(f"{name}://" for name in (*OPENERS, "docker"))
         raise Failure("usage", f"sources of the scheme {scheme} are not known", known=f"{known} and paths", url=redact(url))
     return await opener(url, access)
