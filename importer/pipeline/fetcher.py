@@ -82,7 +82,6 @@ class Fetcher:
         self._adaptation = Adaptation(most=connections, latency=source.facts.latency)
         self._count = connections
         self._active = 0
-        self._paused_until = 0.0
 
     async def run(self) -> None:
         """Fetch until the orders are over. Raises Failure; every connection is then closed."""
@@ -114,10 +113,11 @@ class Fetcher:
             if span is None:
                 orders.changed.clear()
                 began = loop.time()
-                with clock.idle():
-                    await orders.changed.wait()
+                await orders.changed.wait()
                 if wanted:
-                    self._adaptation.waited(loop.time() - began)
+                    waited = loop.time() - began
+                    clock.waiting += waited
+                    self._adaptation.waited(waited)
                 continue
             await self._attempt(span)
         orders.changed.set()

@@ -112,7 +112,7 @@ async def test_a_source_that_brings_nothing_ends_as_stalled() -> None:
     assert "stalled" in caught.value.evidence["last_reason"]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(1, 12), st.integers(1, 5), st.booleans(), st.sampled_from([0.0, 0.3, 0.6]), st.integers(0, 1000))
 def test_where_ranges_end_the_rest_is_read_from_the_first_byte_on(
     capacity: int, connections: int, ordered: bool, breaks: float, seed: int
