@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from importer.api.failure import Failure
-from importer.disk.image import Format, Image, Limits
+from importer.disk.image import SECTOR, Format, Image, Limits
 from importer.disk.qcow2_tables import Layout, walk
 from importer.disk.reads import Reads, Span
 
@@ -92,7 +92,7 @@ def examine(length: int, limits: Limits) -> Reads[Image]:
     _refuse_tables(header, length)
     return Image(
         format=Format.QCOW2,
-        virtual_size=header.size,
+        virtual_size=header.size // SECTOR * SECTOR,  # as in QEMU
         notes=_notes(header),
         layout=Layout(
             version=header.version,

@@ -176,3 +176,17 @@ def test_a_disk_without_data_needs_no_pieces(nginx: Nginx, landing: Path) -> Non
         assert (landing / "disk.img").stat().st_size == 5_000_192
         assert proof.allocated(landing / "disk.img") == 0
         (landing / "disk.img").unlink()
+
+
+@pytest.mark.parametrize("name", ["qcow2", "qcow2-zlib", "qcow2-extended"])
+def test_a_disk_that_ends_within_a_sector_ends_where_it_ends_for_qemu(name: str, landing: Path, tmp_path: Path) -> None:
+    raw, path = tmp_path / "raw", tmp_path / "image"
+    raw.write_bytes(text_like(400_384))
+    images.convert(raw, KINDS[name], path)
+    with path.open("r+b") as file:
+        file.seek(24)
+        file.write((400_000).to_bytes(8))
+    theirs = decoded_by_qemu(path, "qcow2", tmp_path / "theirs")
+    imported(path, landing / "disk.img")
+    assert (landing / "disk.img").read_bytes() == theirs
+    assert theirs == raw.read_bytes()[:399_872]
