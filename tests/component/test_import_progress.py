@@ -28,5 +28,5 @@ def test_json_lines_go_on_while_nothing_arrives(landing: Path) -> None:
     outcome = silenced(landing, "--json").failed(75, "stalled")
     events = [json.loads(line) for line in outcome.out.splitlines()]
     still = [one["seconds"] for one in events if one["event"] == "progress" and one["phase"] == "transferring"]
-    assert len(still) >= 5, outcome.said
-    assert all(later - earlier < 2 for earlier, later in itertools.pairwise(still)), still
+    assert len(still) >= 4, outcome.said
+    assert all(later - earlier < 3 for earlier, later in itertools.pairwise(still)), still

@@ -20,7 +20,7 @@ from machinery.process import confine
 Get = Callable[..., Path]
 SPINS = "while :; do :; done"
 SLEEPS = "exec sleep 1000"
-PLODS = "i=0; while [ $i -lt 12 ]; do i=$((i+1)); echo $i; sleep 0.25; done"
+PLODS = "i=0; while [ $i -lt 12 ]; do i=$((i+1)); echo $i; sleep 0.4; done"
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ FREE = confine.Confinement()
 async def convert(
     landing: Path, *, held: Callable[[], bool] = lambda: False, confinement: confine.Confinement | None = FREE
 ) -> None:
-    """Run the tool, giving it up after a second."""
-    pulse = qemu_img.Pulse(served=lambda: 0, held=held, give_up_seconds=1.0)
+    """Run the tool, giving it up after two seconds."""
+    pulse = qemu_img.Pulse(served=lambda: 0, held=held, give_up_seconds=2.0)
     with Target.open(str(landing / "disk"), force=False) as target:
         async with asyncio.timeout(30):
             await qemu_img.convert(
@@ -80,7 +80,7 @@ async def test_a_tool_that_moves_a_few_bytes_at_a_time_is_waited_for(
 
 
 async def test_a_tool_that_waits_for_a_fetch_is_waited_for(instead: Callable[[str], str], landing: Path) -> None:
-    instead("exec sleep 3")
+    instead("exec sleep 4")
     await convert(landing, held=lambda: True)
 
 
