@@ -41,17 +41,8 @@ def size_of(index: int) -> int:
     return min(PIECE, len(NOISE) - index * PIECE)
 
 
-needs = st.lists(st.booleans(), min_size=COUNT, max_size=COUNT).map(bytes)
-
-
-@settings(deadline=None, max_examples=60)
-@given(needs, st.integers(1, 12), st.integers(1, 5), st.booleans(), st.sampled_from([0.0, 0.5]), st.integers(0, 1000))
-def test_the_needed_pieces_come_and_no_others(
-    needed: bytes, capacity: int, connections: int, ordered: bool, breaks: float, seed: int
-) -> None:
-    source = MemorySource(NOISE, breaks=breaks, seed=seed, chunk=300_000)
-    wanted = orders(needed, capacity=capacity, connections=connections, ordered=ordered)
-    meter = Meter(reporter=Silent())
+async def fetched(source: MemorySource, wanted: InOrder, connections: int) -> list[int]:
+    """Fetch all that is wanted; return the pieces as they were handed on."""
 
     async def collect() -> list[int]:
         got = []
@@ -63,15 +54,37 @@ def test_the_needed_pieces_come_and_no_others(
         wanted.stop()
         return got
 
-    async def run() -> list[int]:
-        fetch = Fetcher(source, wanted, meter, connections=connections, policy=QUICK).run()
-        got, _ = await asyncio.wait_for(asyncio.gather(collect(), fetch), 20)
-        return got
+    fetch = Fetcher(source, wanted, Meter(reporter=Silent()), connections=connections, policy=QUICK).run()
+    got, _ = await asyncio.wait_for(asyncio.gather(collect(), fetch), 20)
+    return got
 
-    got = asyncio.run(run())
+
+needs = st.lists(st.booleans(), min_size=COUNT, max_size=COUNT).map(bytes)
+
+
+@settings(deadline=None, max_examples=60)
+@given(needs, st.integers(1, 12), st.integers(1, 5), st.booleans(), st.sampled_from([0.0, 0.5]), st.integers(0, 1000))
+def test_the_needed_pieces_come_and_no_others(
+    needed: bytes, capacity: int, connections: int, ordered: bool, breaks: float, seed: int
+) -> None:
+    source = MemorySource(NOISE, breaks=breaks, seed=seed, chunk=300_000)
+    wanted = orders(needed, capacity=capacity, connections=connections, ordered=ordered)
+    got = asyncio.run(fetched(source, wanted, connections))
     assert (got if ordered else sorted(got)) == [index for index in range(COUNT) if needed[index]]
     if not breaks:
         assert source.fetched == sum(size_of(index) for index in got)
+
+
+@settings(deadline=None, max_examples=40)
+@given(needs, st.integers(1, 12), st.integers(1, 5), st.sampled_from([0.0, 0.5]), st.integers(0, 1000))
+def test_the_needed_pieces_come_though_the_server_stops_serving_ranges(
+    needed: bytes, capacity: int, connections: int, breaks: float, seed: int
+) -> None:
+    source = MemorySource(NOISE, breaks=breaks, seed=seed, chunk=300_000)
+    source.ranges_end = seed % 6
+    assert asyncio.run(fetched(source, orders(needed, capacity=capacity, connections=connections), connections)) == [
+        index for index in range(COUNT) if needed[index]
+    ]
 
 
 @given(needs, st.integers(1, 30), st.integers(1, 5))
@@ -107,16 +120,6 @@ async def test_needed_pieces_that_were_judged_are_not_fetched() -> None:
     pinned.add(2 * PIECE, NOISE[2 * PIECE : 4 * PIECE])
     needed = bytearray([0, 0, 1, 1, 0, 1, 0, 0, 0, 1])
     wanted = InOrder(length=len(NOISE), capacity=3, pinned=pinned, connections=2, needed=needed)
-
-    async def collect() -> list[int]:
-        got = []
-        while (piece := await wanted.next()) is not None:
-            got.append(piece.index)
-            wanted.release(piece)
-        wanted.stop()
-        return got
-
-    fetch = Fetcher(source, wanted, Meter(reporter=Silent()), connections=2, policy=QUICK).run()
-    got, _ = await asyncio.wait_for(asyncio.gather(collect(), fetch), 20)
+    got = await fetched(source, wanted, 2)
     assert got == [2, 3, 5, 9]
     assert source.fetched == size_of(5) + size_of(9)
