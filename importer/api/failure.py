@@ -91,6 +91,15 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
             "the source changed while it was read",
             "start again once the publisher has finished; pin the image with --checksum",
         ),
+        "disk-missing": Entry(
+            Exit.DATA, "the container image holds no disk", "put the disk into the image as its only file below /disk/"
+        ),
+        "several-disks": Entry(
+            Exit.DATA, "the container image holds more than one disk", "build an image with one file below /disk/"
+        ),
+        "wrong-platform": Entry(
+            Exit.DATA, "the container image is not made for this platform", "choose one that there is with --platform"
+        ),
         # -- 69: the source
         "unreachable": Entry(Exit.UNAVAILABLE, "no connection to the source", "check host, port, proxy and firewall"),
         "not-found": Entry(Exit.UNAVAILABLE, "the source does not exist", "check the URL"),
