@@ -76,23 +76,30 @@ class Client:
             self.guard = Guard(networks(access.allow_addresses))
         except ValueError as error:
             raise Failure("usage", f"--allow-address: {error}") from None
+        self._session = self._opened()
+
+    def _opened(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             # One more than the pipeline uses, for finding the object again while the others are busy.
-            limit=access.connections + 1,
+            limit=self._access.connections + 1,
             keepalive_timeout=60,
             socket_factory=self.guard.socket,
         )
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=policy.sock_connect, sock_read=policy.sock_read),
-            headers={"User-Agent": f"slipstream/{VERSION}", "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.policy.sock_connect, sock_read=self.policy.sock_read),
             auto_decompress=False,
             read_bufsize=READ_BUFFER,
             trust_env=False,
             max_line_size=32 << 10,
             max_field_size=32 << 10,
         )
+
+    async def let_go(self) -> None:
+        """Hang up every connection, to be called while no answer is read; what is asked for afterwards opens new ones."""
+        before, self._session = self._session, self._opened()
+        await before.close()
 
     async def follow(self, url: str, headers: Mapping[str, str]) -> tuple[aiohttp.ClientResponse, tuple[str, ...]]:
         """Ask for `url` and where it redirects to. Returns the first answer that is no redirect, and the trail of URLs."""

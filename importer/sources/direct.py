@@ -42,6 +42,7 @@ class Direct:
         self._client = client
         self._kept: dict[Origin, list[Wire]] = {}
         self._unusual: set[Origin] = set()
+        self._begun = False
 
     def takes(self, url: str) -> bool:
         """Tell whether a URL can be asked for here."""
@@ -52,6 +53,9 @@ class Direct:
         url = trail[-1]
         if not self.takes(url):
             raise Unusual
+        if not self._begun:  # what looked at the object before would only stay open beside the wires
+            self._begun = True
+            await self._client.let_go()
         try:
             async with asyncio.timeout(self._client.policy.answer):
                 found, head = await self._asked(url, _request(url, self._client.headers(trail, headers)))

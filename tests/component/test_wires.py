@@ -29,9 +29,10 @@ class Peer:
     def __init__(self, answer: Callable[["Peer", asyncio.StreamWriter], Awaitable[None]]) -> None:
         self.answer = answer
         self.heads: list[str] = []
-        self.connections = 0
+        self.connections = self.open_now = 0
         self.port = 0
-        self.ended = asyncio.Event()
+        self.ended, self.parted = asyncio.Event(), asyncio.Event()
+        """A wire ended; a connection that only carried the probe did."""
 
     @property
     def url(self) -> str:
@@ -39,6 +40,8 @@ class Peer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open_now += 1
+        carried = False
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -46,13 +49,15 @@ class Peer:
                     told = f'Content-Range: bytes 0-1048575/{len(DATA)}\r\nContent-Length: 1048576\r\nETag: "v1"\r\n\r\n'
                     writer.write(b"HTTP/1.1 206 Partial Content\r\n" + told.encode() + DATA[: 1 << 20])
                 else:
+                    carried = True
                     self.heads.append(head)
                     await self.answer(self, writer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            self.ended.set()
+            self.open_now -= 1
+            (self.ended if carried else self.parted).set()
             writer.close()
 
 
@@ -134,6 +139,14 @@ async def test_the_head_may_come_in_any_pieces(cut: int) -> None:
         assert await poured(source) == BODY
         assert await poured(source) == BODY
         assert server.connections == 1
+
+
+async def test_no_connection_of_the_probe_stays_open_beside_the_wires() -> None:
+    async with peer(good) as (server, source):
+        assert server.open_now == 1
+        assert await poured(source) == BODY
+        await asyncio.wait_for(server.parted.wait(), 5)
+        assert server.open_now == 1
 
 
 async def test_a_server_that_hangs_up_between_requests_is_no_trouble() -> None:
