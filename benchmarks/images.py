@@ -41,7 +41,7 @@ class Size:
 
 SIZES = {
     "full": Size(virtual=4096, data=1434, random=1024),
-    "medium": Size(virtual=1024, data=400, random=1024),
+    "medium": Size(virtual=1024, data=450, random=1024),
     "small": Size(virtual=1024, data=256, random=256),
 }
 

@@ -57,7 +57,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the benchmark; 1 if any disk of ours differs from the original, 130 after a signal."""
+    """Run the benchmark; 1 if an import failed or its disk differs from the original, 130 after a signal."""
     asked = arguments()
     if missing := [tool for tool in (*NEEDED, "nginx", "curl") if not shutil.which(tool)]:
         print(f"missing: {', '.join(missing)}", file=sys.stderr)
@@ -81,7 +81,8 @@ def main() -> int:
     show(outcomes)
     if not asked.no_save:
         save(outcomes, about, docs=asked.write_docs)
-    return 1 if any(outcome.measured.ours and outcome.measured.ours.identical is False for outcome in outcomes) else 0
+    ours = [entrant for outcome in outcomes for entrant in outcome.measured.entrants if entrant.kind == "ours"]
+    return 1 if any(entrant.error or entrant.identical is False for entrant in ours) else 0
 
 
 @contextmanager
