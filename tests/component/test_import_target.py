@@ -207,7 +207,10 @@ def test_after_kill_9_nothing_is_published_and_the_next_import_works(landing: Pa
 
 
 def test_qemu_img_does_not_outlive_a_killed_import(landing: Path, tmp_path: Path) -> None:
-    server = BadServer(bad.stalling(_as("qcow2", tmp_path), 100_000, first=3))
+    raw = tmp_path / "raw"
+    raw.write_bytes(DATA)
+    image = images.convert(raw, KINDS["qcow2-extended"], tmp_path / "image")  # which is not read natively
+    server = BadServer(bad.stalling(image.read_bytes(), 100_000, first=3))
     with server, Running("import", server.url(), landing / "disk.img") as running:
         until(lambda: len(server.requests) > 3 and bool(_descendants(running.pid)), "qemu-img at work")
         children = _descendants(running.pid)
