@@ -29,6 +29,18 @@ class S3Access:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryAccess:
+    """How container images are found. No secret: files of credentials are named here, and read where they are needed."""
+
+    auth_file: str | None = None
+    """A dockerconfigjson file; None: those of podman and docker."""
+    registries_conf: str | None = None
+    """None: the user's, else the machine's."""
+    platform: str | None = None
+    """os/architecture[/variant]; None: linux and what this machine is, and an image that offers no choice is taken as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """How a source is reached. Secrets live in `headers` only and never leave it."""
 
@@ -43,6 +55,7 @@ class Access:
     connections: int = 8
     """Most at a time; how many there are follows what they bring."""
     s3: S3Access = S3Access()
+    registry: RegistryAccess = RegistryAccess()
 
     def __repr__(self) -> str:
         """Hide header values: reprs reach logs."""

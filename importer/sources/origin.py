@@ -14,6 +14,9 @@ HIDDEN = "***"
 # Every printable ASCII character stays as it was written: a signature in a query covers the exact spelling.
 _KEEP = "".join(chr(code) for code in range(0x21, 0x7F))
 
+_PINNED = re.compile(r"docker://[^/@]+@sha(256|512):[0-9a-f]+")
+"""An image of Docker Hub by its digest, which is no password."""
+
 
 class Origin(NamedTuple):
     """Whom a request is sent to: secrets given for one origin are never sent to another."""
@@ -25,7 +28,7 @@ class Origin(NamedTuple):
 
 def has_userinfo(url: str) -> bool:
     """Tell whether the URL carries a user name or password."""
-    return "@" in _authority(url)
+    return "@" in _authority(url) and not _PINNED.fullmatch(url.strip())
 
 
 def _authority(url: str) -> str:
