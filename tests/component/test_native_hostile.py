@@ -4,12 +4,16 @@ import asyncio
 import random
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
 from builders import images, proof
 from builders.images import KIB, KINDS, MIB, Kind
+from command import importing
 from fakes.webserver import Nginx
+from hostile.qcow2_builder import Qcow2
+from hostile.qcow2_builder import packed as entry
 from hostile.vmdk_builder import DATA, GRAIN_BYTES, SECTOR, TABLES, Vmdk, footed, packed, packed_grain
 from tools import needs, tool, tree
 
@@ -190,3 +194,33 @@ def test_a_disk_that_ends_within_a_sector_ends_where_it_ends_for_qemu(name: str,
     imported(path, landing / "disk.img")
     assert (landing / "disk.img").read_bytes() == theirs
     assert theirs == raw.read_bytes()[:399_872]
+
+
+def scattered(count: int) -> bytes:
+    """Return a qcow2 image of `count` compressed clusters of 512 bytes in random order, 8 bytes each: as dense as they come."""
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -12)
+    stream = squeeze.compress(b"U" * 512) + squeeze.flush()
+    cluster, tables = 512, count // 64
+    image = Qcow2(cluster_bits=9, size=count * cluster, l1=[0] * tables, l1_offset=4 * cluster)
+    first_table = (4 + tables * 8 // cluster) * cluster
+    places = [first_table + tables * cluster + index * len(stream) for index in range(count)]
+    random.Random(1).shuffle(places)
+    entries = [entry(place, (place + len(stream) - 1) // 512 - place // 512, 9) for place in places]
+    l1 = [first_table + index * cluster for index in range(tables)]
+    head = image.build()[: 4 * cluster]
+    return head + struct.pack(f">{tables}Q", *l1) + struct.pack(f">{count}Q", *entries) + stream * count
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_as_many_runs_as_a_chart_holds_are_read_in_bounded_memory(nginx: Nginx, landing: Path) -> None:
+    served = nginx.folder / "scattered.qcow2"
+    served.write_bytes(scattered(chart.MOST_RUNS))
+    outcome = importing(nginx.url(served.name), landing / "disk.img", timeout=500).succeeded()
+    served.unlink()
+    assert outcome.receipt["route"].startswith("native")
+    assert outcome.high_water <= 160 * MIB
+    with (landing / "disk.img").open("rb") as disk:
+        while stretch := disk.read(MIB):
+            assert stretch == b"U" * len(stretch)
+    assert (landing / "disk.img").stat().st_size == chart.MOST_RUNS * 512
