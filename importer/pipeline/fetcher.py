@@ -89,7 +89,6 @@ class Fetcher:
             async with asyncio.TaskGroup() as lanes:
                 for lane in range(self._count):
                     lanes.create_task(self._lane(lane), name=f"connection {lane}")
-            self._meter.connections_reason = self._adaptation.reason
             return
         except BaseExceptionGroup as group:
             ended, others = group.split(RangesEnded)
@@ -97,6 +96,8 @@ class Fetcher:
                 raise leaf_of(others) from None
             assert ended is not None
             refusal = leaf_of(ended)
+        finally:
+            self._meter.connections_reason = self._adaptation.reason
         assert isinstance(refusal, RangesEnded)
         if not self._orders.ascending:
             raise refusal.failure()

@@ -75,6 +75,14 @@ def test_every_byte_arrives_once_whatever_breaks(
         assert source.fetched == len(NOISE)
 
 
+async def test_the_receipt_hears_how_the_number_of_connections_came_about() -> None:
+    figures = meter()
+    orders = InOrder(length=len(NOISE), capacity=12, pinned=Pinned(piece=PIECE), connections=3)
+    fetcher = Fetcher(MemorySource(NOISE), orders, figures, connections=3, policy=QUICK)
+    await bounded(asyncio.gather(collect(orders), fetcher.run()))
+    assert figures.connections_reason == "begun with 3, the most allowed, as the time to the first byte is unknown"
+
+
 async def test_judged_pieces_are_not_fetched_again() -> None:
     source, pinned = MemorySource(NOISE), Pinned(piece=PIECE)
     pinned.add(0, NOISE[: 2 * PIECE])
