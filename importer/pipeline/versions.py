@@ -4,7 +4,7 @@ import sys
 
 from importer.api.version import VERSION
 
-_LIBRARIES = ("aiohttp", "isal", "zstandard", "deflate")
+_LIBRARIES = ("aiohttp", "boto3", "isal", "zstandard", "deflate")
 
 
 async def gather(*, ran_tool: bool) -> dict[str, str]:
