@@ -126,7 +126,8 @@ def failure(told: Complaint, place: Place, *, endpoint: str, region: str, signed
         return _misplaced(told, evidence, region)
     remedy = _remedy(told, signed=signed)
     if remedy is None:
-        return Failure("http-status", f"the endpoint refuses: {told.code}", **evidence) if told.code else None
+        hint = "compare with: aws s3api get-object"
+        return Failure("http-status", f"the endpoint refuses: {told.code}", hint=hint, **evidence) if told.code else None
     if remedy is _CLOCK:
         evidence["server_clock"] = told.server_clock
     return Failure(remedy.failure, remedy.cause, hint=remedy.hint, **evidence)

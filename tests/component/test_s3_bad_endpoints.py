@@ -51,7 +51,7 @@ def lands(outcome: Outcome, landing: Path) -> Outcome:
         (403, "AccessDenied", "Request has expired", 77, "denied", "clock"),
         (403, "InvalidObjectState", "Not valid for the object's storage class", 69, "archived", "restore"),
         (403, "AccountProblem", "There is a problem with your account", 77, "denied", "owner"),
-        (403, "SomethingNew", "Nobody knows this yet.", 69, "http-status", "curl"),
+        (403, "SomethingNew", "Nobody knows this yet.", 69, "http-status", "aws s3api"),
         (404, "NoSuchKey", "The specified key does not exist.", 69, "not-found", "key"),
         (400, "AuthorizationHeaderMalformed", "The region is wrong.", 69, "http-status", "AWS_REGION"),
         (503, "SlowDown", "Reduce your request rate.", 75, "overloaded", "later"),
