@@ -13,7 +13,7 @@ from importer.sources.addresses import Kind
 from importer.sources.client import HttpPolicy
 from importer.sources.http import HttpSource
 from importer.sources.protocol import Interrupted
-from importer.sources.wire import SCRATCH
+from importer.sources.wire import SCRATCH, Wire
 
 DATA = hashlib.shake_128(b"wire").digest(3 << 20)
 QUICK = HttpPolicy(sock_read=0.4, sock_connect=2, answer=1.5, head=0.3, head_limit=1, probe_tries=2, backoff=0.01)
@@ -317,3 +317,38 @@ async def test_nobody_listening_any_more_is_told() -> None:
         source._trail = ("http://no-such-host.invalid/disk.img",)
         with pytest.raises(Interrupted, match="name not resolved"):
             await poured(source)
+
+
+async def test_a_fast_connection_that_turns_slow_is_heard_byte_by_byte() -> None:
+    """A fast one wakes for 256 KiB; what a slow one sends afterwards must not wait in the kernel for as much."""
+    length, slow = 24 << 20, 1000
+    told = f'Content-Range: bytes 0-{length - 1}/{length}\r\nContent-Length: {length}\r\nETag: "v1"\r\n\r\n'
+    heard = asyncio.Event()
+    first = bytes(length - (1 << 20) - slow)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 206 Partial Content\r\n" + told.encode() + first)
+        await writer.drain()
+        writer.write(bytes(slow))
+        await heard.wait()
+        writer.write(bytes(1 << 20))
+        await writer.drain()
+        writer.close()
+
+    class Listening(Basin):
+        def filled(self, at: int, count: int) -> None:
+            super().filled(at, count)
+            if self.got == len(first) + slow:
+                heard.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, asyncio.timeout(20):
+        loop = asyncio.get_running_loop()
+        port = server.sockets[0].getsockname()[1]
+        _, wire = await loop.create_connection(lambda: Wire(10), "127.0.0.1", port)
+        basin = Listening(0, length)
+        await wire.ask(b"GET / HTTP/1.1\r\n\r\n")
+        await wire.pour(0, length, basin)
+        wire.close()
+    assert basin.got == length
