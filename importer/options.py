@@ -19,7 +19,7 @@ _HEX_DIGITS = {"sha256": 64, "sha512": 128, "sha1": 40, "md5": 32}
 MOST_CONNECTIONS = 32
 
 _DESCRIPTION = "Stream a disk image into a raw disk. It is judged first and decoded while it downloads."
-_SOURCE = "an http(s) or s3 URL, a path, a file: URL, or @FILE that holds the URL"
+_SOURCE = "an http(s), s3, docker or file URL, a path, -, blank:, or @FILE that holds the URL"
 _EPILOG = (
     "Sizes: 4096, 10Gi, 1.5G. Exit: 0 done, 64 usage, 65 image, 69 source, 70 fault, 73 target, 74 I/O, 75 retry, 77 denied."
 )

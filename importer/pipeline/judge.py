@@ -174,7 +174,7 @@ class Judge:
         forced = Format(request.format) if request.format else None
         found = forced or detect.recognise(head, tail, facts.length)
         if facts.length is None:
-            return Found(wrapper=None, format=found, image=None)
+            return Found(wrapper=None, format=found, image=None if found is Format.RAW else _examine_head(found, head, limits))
         try:
             image = await self.run(examine.examine(found, facts.length, limits))
         except OutOfReach:
@@ -201,11 +201,9 @@ class Judge:
             except Failure as failure:
                 if failure.code != "unsupported":  # an index too large to hold: decode in sequence instead
                     raise
-        size = (
-            sum(block.uncompressed_size for block in blocks)
-            if blocks
-            else wrappers.decoded_size_hint(wrapper, head, b"", facts.length or 0)
-        )
+        size = sum(block.uncompressed_size for block in blocks) if blocks else None
+        if not blocks and (facts.length is not None or wrapper is not Wrapper.XZ):  # only xz tells it at the end
+            size = wrappers.decoded_size_hint(wrapper, head, b"", facts.length or 0)
         if size is not None and size > limits.max_size:
             raise Failure("too-large", "the disk is larger than the limit", virtual_size=size, limit=limits.max_size)
         return Found(wrapper=wrapper, format=found, image=image, blocks=blocks if len(blocks) > 1 else (), decoded_size=size)

@@ -27,6 +27,8 @@ class Sequential:
         self._source = source
         self._meter = meter
         self._policy = policy
+        self._patient = None if source.facts.once else policy.stall_seconds
+        """Seconds in which some bytes must come."""
         self._patience = Patience(policy=policy, connections=1)
         self._pinned = pinned
         self._places = asyncio.Semaphore(capacity)
@@ -80,7 +82,7 @@ class Sequential:
         skip, again, clock = self._received, blake2b(), self._meter.clock("fetch")
         grown = arrived = 0
         try:
-            async with asyncio.timeout(self._policy.stall_seconds) as watchdog, aclosing(self._source.fetch(0, None)) as chunks:  # type: ignore[type-var]
+            async with asyncio.timeout(self._patient) as watchdog, aclosing(self._source.fetch(0, None)) as chunks:  # type: ignore[type-var]
                 while True:
                     with clock.working():
                         chunk = await anext(chunks, None)
@@ -92,7 +94,7 @@ class Sequential:
                     grown += len(chunk)
                     if grown >= self._policy.stall_bytes:
                         grown = 0
-                        watchdog.reschedule(loop.time() + self._policy.stall_seconds)
+                        watchdog.reschedule(loop.time() + self._patient if self._patient else None)
                     if arrived < skip:
                         old, chunk = chunk[: skip - arrived], chunk[skip - arrived :]
                         arrived += len(old)
@@ -101,10 +103,10 @@ class Sequential:
                             raise Failure("source-changed", "the second answer began with other bytes than the first")
                     if chunk:
                         arrived += len(chunk)
-                        due, paused = watchdog.when() or loop.time(), loop.time()
+                        due, paused = watchdog.when(), loop.time()
                         watchdog.reschedule(None)  # a consumer that is busy is no fault of the server
                         await self._take(chunk)
-                        watchdog.reschedule(due + loop.time() - paused)
+                        watchdog.reschedule(due + loop.time() - paused if due else None)
                         self._patience.progressed(loop.time(), len(chunk))
         except TimeoutError:
             return Interrupted(f"stalled for {self._policy.stall_seconds:g} s")

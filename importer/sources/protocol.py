@@ -24,6 +24,8 @@ class SourceFacts:
     content_type: str = ""
     latency: float | None = None
     """Seconds from a request to the head of its answer, at best so far; None if unknown."""
+    once: bool = False
+    """True if its bytes come once and at their own pace: to try again is no use, and silence no fault."""
     served_length: int | None = None
     """Bytes that are fetched to bring the object, where that is not its length: a layer, for the disk in it."""
     notes: tuple[str, ...] = ()

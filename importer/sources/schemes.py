@@ -33,11 +33,25 @@ async def _open_file_url(url: str, access: Access) -> Source:
     return await LocalSource.open(unquote("/" + path))
 
 
+async def _open_blank(url: str, access: Access) -> Source:
+    from importer.sources.blank import BlankSource
+
+    return BlankSource()
+
+
+async def _open_stdin(url: str, access: Access) -> Source:
+    from importer.sources.stream import open_stdin
+
+    return await open_stdin()
+
+
 OPENERS: Mapping[str, Callable[[str, Access], Awaitable[Source]]] = {
     "http": _open_http,
     "https": _open_http,
     "s3": _open_s3,
     "file": _open_file_url,
+    "blank": _open_blank,
+    "-": _open_stdin,
 }
 
 
@@ -51,13 +65,15 @@ def names_image(source: str) -> bool:
 
 
 def scheme_of(source: str) -> str | None:
-    """Return the scheme of a source in lower case, None if it is a bare path."""
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file):/", source)
-    return (found[1] or found[2]).lower() if found else None
+    """Return the scheme of a source in lower case, "-" for standard input, None if it is a bare path."""
+    if source == "-":
+        return source
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file):/|(blank):$", source)
+    return (found[1] or found[2] or found[3]).lower() if found else None
 
 
 async def open_source(url: str, access: Access) -> Source:
-    """Open and probe a source: an http(s) URL, a file URL or a path.
+    """Open and probe a source: a URL, a path, "-" for standard input or "blank:" for nothing.
 
     Raises Failure: "secret-in-argv" for user information in a URL, "usage" for an unknown scheme,
     and whatever the source itself finds wrong.
@@ -69,6 +85,6 @@ async def open_source(url: str, access: Access) -> Source:
         raise Failure("secret-in-argv", "the URL carries user information", url=redact(url))
     opener = OPENERS.get(scheme)
     if opener is None:
-        known = ", ".join(f"{name}://" for name in (*OPENERS, "docker"))
+        known = ", ".join(f"{name}:" for name in (*OPENERS, *IMAGES) if name != "-")
         raise Failure("usage", f"sources of the scheme {scheme} are not known", known=f"{known} and paths", url=redact(url))
     return await opener(url, access)
