@@ -14,7 +14,10 @@ from fakes import certificates
 from fakes.webserver import Nginx
 
 if TYPE_CHECKING:
+    from builders.container_images import Workshop
+    from fakes.docker_registry import DockerRegistry
     from fakes.seaweed import Seaweed
+    from fakes.token_service import TokenService
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +48,39 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory, authority: certificates.Au
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory, authority: certificates.Authority) -> Iterator["TokenService"]:
+    """A token service that knows the user of fakes.docker_registry."""
+    from fakes.docker_registry import PASSWORD, USER
+    from fakes.token_service import TokenService
+
+    with TokenService(tmp_path_factory.mktemp("tokens"), authority, users={USER: PASSWORD}) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def registry(
+    tmp_path_factory: pytest.TempPathFactory, authority: certificates.Authority, tokens: "TokenService"
+) -> Iterator["DockerRegistry"]:
+    """A real registry with four faces over one storage."""
+    from fakes.docker_registry import DockerRegistry
+
+    server = DockerRegistry(tmp_path_factory.mktemp("registry"), authority, tokens)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> "Workshop":
+    """Where container images are built."""
+    from builders.container_images import Workshop
+
+    return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.fixture(scope="session")

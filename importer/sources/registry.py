@@ -128,7 +128,7 @@ class Registry:
             if login is None:
                 raise self._denied("the registry asks for user name and password")
             if login.basic == self._authorization:
-                raise self._denied("the registry refuses user name or password", user=login.user)
+                raise self._denied("the registry refuses user name or password")
             return login.basic
         url = registry_auth.token_url(offer, self.reference.repository, self.base + "/", login=login is not None)
         token = registry_auth.token(await self._patiently(lambda: self._from_token_service(url, login)))
@@ -143,8 +143,7 @@ class Registry:
             response, trail = await client.follow(url, {"Accept": "application/json"})
             try:
                 if response.status in (401, 403) and keeps_secrets(trail):
-                    who = {"user": login.user} if login is not None else {}
-                    raise self._denied("the registry's token service denies access", realm=redact(url), **who)
+                    raise self._denied("the registry's token service denies access", realm=redact(url))
                 if response.status != 200:
                     raise refusal(client.answer(response), await self._excerpt(client, response))
                 return await _body(client, response, _MOST_TOKEN_ANSWER)
@@ -154,7 +153,8 @@ class Registry:
             await client.close()
 
     def _denied(self, cause: str, **evidence: str) -> Failure:
-        evidence = {"image": self.reference.shown, "registry": self.base} | evidence
+        user = {"user": self._known.login.user} if self._known.login is not None and self._known.login.user else {}
+        evidence = {"image": self.reference.shown, "registry": self.base} | user | evidence
         if self._known.login is None and self._known.helper is not None:
             hint = f"{self._known.helper} is not run: write its credentials to a file and give that with --auth-file"
             return Failure("credentials", f"{cause}, and its credentials are kept by a helper program", hint=hint, **evidence)

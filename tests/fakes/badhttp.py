@@ -15,6 +15,9 @@ from typing import TypeAlias
 
 REASONS = {200: "OK", 206: "Partial Content", 302: "Found", 403: "Forbidden", 404: "Not Found", 503: "Service Unavailable"}
 
+TLS_HELLO = b"\x16"
+"""What a client begins with that takes this for a server with TLS."""
+
 
 class HangUp(Exception):
     """Raised by a behaviour to close the connection."""
@@ -141,7 +144,10 @@ class BadServer:
 
     async def _read(self, reader: asyncio.StreamReader, connection: int) -> Request | None:
         try:
-            text = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            start = await reader.readexactly(1)
+            if start == TLS_HELLO:
+                return None
+            text = (start + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         except asyncio.IncompleteReadError:
             return None
         first, *lines = text.rstrip().split("\r\n")
