@@ -64,15 +64,16 @@ class Pace:
         rate = self.rate
         if moment.fetch_total is None or rate <= 0:
             return None
-        return max(0.0, (moment.fetch_total - moment.fetched) / rate)
+        return max(0.0, (moment.fetch_total - moment.fetched - moment.resumed) / rate)
 
 
 def moment_line(moment: Progress, pace: Pace) -> str:
     """Return one line on where an import is."""
     total = moment.fetch_total
-    parts = [f"{moment.phase}: {show_size(moment.fetched)}"]
+    here = moment.fetched + moment.resumed
+    parts = [f"{moment.phase}: {show_size(here)}"]
     if total:
-        parts[0] += f" of {show_size(total)} ({min(100, 100 * moment.fetched // total)} %)"
+        parts[0] += f" of {show_size(total)} ({min(100, 100 * here // total)} %)"
     if pace.rate > 0:
         parts.append(f"{show_size(pace.rate)}/s")
     left = pace.left(moment)
@@ -94,6 +95,8 @@ def receipt_page(receipt: Receipt) -> str:
     moved = (
         f"{show_size(one.bytes_fetched)} fetched, {show_size(one.bytes_decoded)} decoded, {show_size(one.bytes_written)} written"
     )
+    if one.bytes_resumed:
+        moved = f"{show_size(one.bytes_resumed)} kept from before, {moved}"
     spilled = f", {show_size(one.bytes_spilled)} spilled" if one.bytes_spilled else ""
     stages = [f"{stage.name} {stage.busy_seconds:.1f} + {stage.waiting_seconds:.1f}" for stage in one.stages]
     rows = [

@@ -197,7 +197,8 @@ class Bar(Lines):
         self._drawn = moment.seconds
         try:
             bar, task = self._open()
-            bar.update(task, total=moment.fetch_total, completed=moment.fetched, description=moment_line(moment, self._pace))
+            here = moment.fetched + moment.resumed
+            bar.update(task, total=moment.fetch_total, completed=here, description=moment_line(moment, self._pace))
             bar.refresh()
         except OSError:
             self._drawn = float("inf")  # the terminal is gone; the import is not

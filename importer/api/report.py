@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +12,8 @@ class Progress:
     phase: str
     """probing, judging, transferring, spilling, converting, syncing, publishing."""
     fetched: int = 0
+    resumed: int = 0
+    """Bytes that an earlier import brought and that are not fetched again."""
     fetch_total: int | None = None
     decoded: int = 0
     written: int = 0
@@ -62,6 +64,8 @@ class Receipt:
     allocated_size: int
     source_length: int | None
     bytes_fetched: int
+    bytes_resumed: int = 0
+    """Bytes of the source that an interrupted import had brought, and that were not fetched again."""
     bytes_decoded: int
     bytes_written: int
     bytes_zero: int
@@ -83,6 +87,12 @@ class Receipt:
     def as_json(self) -> dict[str, object]:
         """Return a JSON object with every field."""
         return asdict(self)
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> "Receipt":
+        """Return what `as_json` was made of. Raises KeyError or TypeError for anything else."""
+        stages = tuple(Stage(**stage) for stage in value["stages"])
+        return cls(**{**value, "stages": stages, "verified": tuple(value["verified"]), "notes": tuple(value["notes"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,6 +62,11 @@ class Cutter:
         """True once every run was cut to its end."""
         return self._begun is None and self._next == len(self._course)
 
+    @property
+    def begun_at(self) -> int | None:
+        """Where the compressed cluster begins that reaches into the next piece, None if there is none."""
+        return None if self._begun is None else self._begun[0].host
+
     def cut(self, start: int, view: memoryview) -> Cut:
         """Return what the object's bytes from `start` on bring."""
         whole, end = self._finish(start, view), start + len(view)

@@ -24,6 +24,9 @@ class Feed(Protocol):
 class Decoder(Protocol):
     """One wrapped image (or one block of it), decoded in order."""
 
+    mark: tuple[int, int] | None
+    """The last place passed where a new decoder could begin: byte of the feed, decoded byte. None: there was none."""
+
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill `buffer` (of bytes) and return how many were written.
 
@@ -37,6 +40,8 @@ class Decoder(Protocol):
 
 class StepDecoder(ABC):
     """A decoder made of steps, each of which may fill less than it could."""
+
+    mark: tuple[int, int] | None = None
 
     @abstractmethod
     def step(self, room: memoryview) -> int:
@@ -67,6 +72,12 @@ class Intake:
         self._slice = FIRST_SLICE
         self._data = b""
         self._at = 0
+        self._read = 0
+
+    @property
+    def position(self) -> int:
+        """Bytes taken and not handed back."""
+        return self._read - len(self._data) + self._at
 
     def restart(self) -> None:
         """Begin a new member: slices are small again."""
@@ -93,6 +104,7 @@ class Intake:
             more = self._feed.read(READ)
             if not more:
                 break
+            self._read += len(more)
             self._data, self._at = self._data[self._at :] + more, 0
         return self._data[self._at : self._at + size]
 
@@ -111,4 +123,5 @@ class Intake:
     def _refill(self) -> bool:
         if self._at == len(self._data):
             self._data, self._at = self._feed.read(READ), 0
+            self._read += len(self._data)
         return bool(self._data)

@@ -7,7 +7,7 @@ told and no more; a damaged line with sound ones after it means that something e
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 VERSION = 1
@@ -28,7 +28,7 @@ class Bond:
     """Device and inode of the unfinished disk."""
     way: str
     piece: int
-    """Bytes of a piece: what `done` counts."""
+    """Bytes of a piece, which `done` counts; 0 where it counts blocks, or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,32 @@ class Hashed:
     """What can take the states up again: see machinery.process.hash_state."""
     states: Mapping[str, str]
     """Algorithm to state, in hex."""
+    units: int
+    """How many leading pieces (or blocks) had landed then: no byte that was hashed is needed for any other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Where a compressed stream can be begun in its middle: a frame or a member, and what came before it is on the disk."""
+
+    source: int
+    """Its first byte in the object."""
+    disk: int
+    """Where on the disk belongs what it decodes to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A disk that was about to be published: if it is there under its name, the import was complete."""
+
+    file: str
+    """Device and inode."""
+    size: int
+    modified: int
+    """Nanoseconds: a disk that was used since is another one."""
+    request: str
+    """Digest of what was asked for."""
+    receipt: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +76,8 @@ class Past:
     done: bytes = b""
     """A byte for each piece of the object, 1 if its data is on the device; pieces beyond its end are not done."""
     hashed: Hashed | None = None
+    mark: Mark | None = None
+    finished: Finished | None = None
 
 
 class Damaged(Exception):
@@ -61,14 +89,21 @@ def opening(bond: Bond) -> bytes:
     return _line({"slipstream-journal": VERSION, **asdict(bond)})
 
 
-def record(done: Iterable[int], hashed: Hashed | None) -> bytes:
-    """Return the line that adds pieces that are done, and the digests as they are now."""
-    return _line({"done": _spans(sorted(done)), **({"hashed": asdict(hashed)} if hashed else {})})
+def record(done: Iterable[int], hashed: Hashed | None = None, mark: Mark | None = None) -> bytes:
+    """Return the line that adds pieces that are done, with the digests and the mark as they are now."""
+    more = {"hashed": hashed, "mark": mark}
+    return _line({"done": _spans(sorted(done)), **{name: asdict(value) for name, value in more.items() if value is not None}})
+
+
+def ending(finished: Finished) -> bytes:
+    """Return the line that says that the disk is about to be published."""
+    return _line({"finished": asdict(finished)})
 
 
 def whole(past: Past) -> bytes:
     """Return a journal that tells what `past` does, as short as can be."""
-    return opening(past.bond) + record((index for index, done in enumerate(past.done) if done), past.hashed)
+    told = record((index for index, done in enumerate(past.done) if done), past.hashed, past.mark)
+    return opening(past.bond) + told + (ending(past.finished) if past.finished else b"")
 
 
 def replay(data: bytes) -> Past | None:
@@ -81,18 +116,28 @@ def replay(data: bytes) -> Past | None:
     sound = [value for value in values if value is not None]
     if len(sound) < len(values):
         raise Damaged("a line of it is damaged")
-    bond, done, hashed = _bond(sound[0]), bytearray(), None
+    past = Past(bond=_bond(sound[0]))
+    done = bytearray()
     for value in sound[1:]:
         try:
-            for first, last in value["done"]:
-                _mark(done, first, last)
-            hashed = Hashed(**value["hashed"]) if "hashed" in value else hashed
+            past = _after(past, value, done)
         except (KeyError, TypeError, ValueError):
             raise Damaged("a line of it makes no sense") from None
-    return Past(bond=bond, done=bytes(done), hashed=hashed)
+    return replace(past, done=bytes(done))
 
 
-def _mark(done: bytearray, first: int, last: int) -> None:
+def _after(past: Past, value: dict[str, Any], done: bytearray) -> Past:
+    """Return what is known after one more line; `done` grows in place."""
+    if "finished" in value:
+        return replace(past, finished=Finished(**value["finished"]))
+    for first, last in value["done"]:
+        _set(done, first, last)
+    hashed = Hashed(**value["hashed"]) if "hashed" in value else past.hashed
+    mark = Mark(**value["mark"]) if "mark" in value else past.mark
+    return replace(past, hashed=hashed, mark=mark)
+
+
+def _set(done: bytearray, first: int, last: int) -> None:
     if not 0 <= first <= last < MOST_PIECES:
         raise ValueError
     done.extend(bytes(max(0, last + 1 - len(done))))

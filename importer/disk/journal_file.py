@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from importer.disk import journal
 from importer.disk.errors import writing
-from importer.disk.journal import Hashed, Past
+from importer.disk.journal import Finished, Hashed, Mark, Past
 
 _FLAGS = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -48,10 +48,15 @@ class JournalFile:
             os.rename(fresh, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             os.fsync(self._directory)
 
-    def add(self, done: list[int], hashed: Hashed | None) -> None:
+    def add(self, done: list[int], hashed: Hashed | None, mark: Mark | None) -> None:
         """Add a record; returns once it is on the device. Data that it speaks of must be there before. Raises Failure."""
         with writing(self._path):
-            self._append(journal.record(done, hashed))
+            self._append(journal.record(done, hashed, mark))
+
+    def finish(self, finished: Finished) -> None:
+        """Say that the disk is about to be published; `begin` must have been called. Raises Failure."""
+        with writing(self._path):
+            self._append(journal.ending(finished))
 
     def _append(self, line: bytes) -> None:
         view = memoryview(line)

@@ -16,14 +16,13 @@ from types import TracebackType
 
 from importer.api.failure import Failure
 from importer.disk import space
+from importer.disk.direct import DirectWriter
 from importer.disk.errors import writing
 from importer.disk.journal_file import JournalFile
 from importer.disk.partial import claim
 from machinery.process import syscalls
 
 DEFAULT_NAME = "disk.img"
-ALIGNMENT = 4096
-"""Of direct writes: offset, length and memory. No disk has larger blocks without saying so (EINVAL)."""
 NAME_MAX = 255
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV, errno.ENOENT, errno.EINVAL})
 
@@ -37,9 +36,7 @@ class Target:
         self._fd = fd
         self._force = force
         self._published = False
-        self._direct_fd: int | None = None
-        """Opened at the first long write; -1 where the file system takes no O_DIRECT."""
-        self._opening = threading.Lock()
+        self._writer = DirectWriter(fd)
         self._ending = threading.RLock()
         """A cancelled caller may discard while its thread still syncs or publishes: that must end first."""
         self.directory = directory
@@ -54,7 +51,7 @@ class Target:
 
         Raises Failure: "target-exists", "target-directory", "target-unsupported", "permission", "busy", "no-space", "io".
         """
-        is_directory, directory, name = _parts(path)
+        is_directory, directory, name = parts_of(path)
         directory_fd = _open_directory(directory)
         try:
             refuse_existing(directory_fd, name, os.path.join(directory, name), force=force)
@@ -72,7 +69,7 @@ class Target:
     @staticmethod
     def check(path: str, *, force: bool) -> None:
         """Raise the Failure that `open` would, as far as can be told without making or locking anything."""
-        _, directory, name = _parts(path)
+        _, directory, name = parts_of(path)
         directory_fd = _open_directory(directory)
         try:
             refuse_existing(directory_fd, name, os.path.join(directory, name), force=force)
@@ -98,9 +95,28 @@ class Target:
         facts = os.fstat(self._fd)
         return f"{facts.st_dev:x}:{facts.st_ino}"
 
+    @property
+    def capacity(self) -> int | None:
+        """None: a file grows."""
+        return None
+
+    @property
+    def reads_zero(self) -> bool:
+        """True: what was not written are holes."""
+        return True
+
+    @property
+    def length(self) -> int:
+        """Bytes that it has now."""
+        return os.fstat(self._fd).st_size
+
+    def is_new(self) -> bool:
+        """True if it was just made: it may well have the number of another that a journal means."""
+        return self.length == 0
+
     def journal(self) -> JournalFile:
         """Return the journal beside the partial."""
-        name = f"{partial_name(self.name)}.journal"
+        name = journal_name(self.name)
         return JournalFile(self._directory_fd, name, os.path.join(self.directory, name))
 
     # -- filling it
@@ -110,8 +126,21 @@ class Target:
         with writing(self.path):
             os.ftruncate(self._fd, 0)
 
-    def size_to(self, virtual_size: int, preallocate: bool = False) -> None:
-        """Give it its length, and with `preallocate` its blocks too. Raises Failure("no-space" | "io")."""
+    def prepare(self, *, span: int | None) -> list[str]:
+        """Nothing to be done: a new file reads as zeroes."""
+        return []
+
+    def cut(self, size: int, written: int) -> None:
+        """Let the disk end at `size`."""
+        self.size_to(size)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes that were written. Raises Failure("io")."""
+        with writing(self.path):
+            return os.pread(self._fd, size, offset)
+
+    def size_to(self, virtual_size: int, preallocate: str | None = None) -> None:
+        """Give it its length, and with `preallocate` its blocks too; "full" ends with `fill`. Raises Failure("no-space" | "io")."""
         with writing(self.path):
             os.ftruncate(self._fd, virtual_size)
             if preallocate and virtual_size:
@@ -119,41 +148,13 @@ class Target:
 
     def write(self, offset: int, data: memoryview | bytes, /) -> None:
         """Write all of `data` at `offset`. Raises Failure("no-space" | "io")."""
-        view = memoryview(data).cast("B")
         with writing(self.path):
-            while view:
-                done = os.pwrite(self._fd, view, offset)
-                offset, view = offset + done, view[done:]
+            self._writer.write(offset, data)
 
     def write_direct(self, offset: int, data: memoryview, /) -> None:
-        """Like `write`, but around the page cache where the file system takes that: for long runs, aligned to 4 KiB.
-
-        Two copies and the work of write-back are spared, and the final fsync finds nothing left to do.
-        """
-        direct = -1 if offset % ALIGNMENT or len(data) % ALIGNMENT else self._opened_direct()
-        if direct < 0:
-            self.write(offset, data)
-            return
+        """Like `write`, but around the page cache where the file system takes that: for long runs, aligned to 4 KiB."""
         with writing(self.path):
-            while data:
-                try:
-                    done = os.pwrite(direct, data, offset)
-                except OSError as error:
-                    if error.errno != errno.EINVAL:
-                        raise
-                    self.write(offset, data)  # a device with larger blocks than we align to, or a short write before
-                    return
-                offset, data = offset + done, data[done:]
-
-    def _opened_direct(self) -> int:
-        """Return a descriptor of the file for direct writes, -1 where that does not work."""
-        with self._opening:
-            if self._direct_fd is None:
-                try:
-                    self._direct_fd = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
-                except OSError:
-                    self._direct_fd = -1
-            return self._direct_fd
+            self._writer.write_direct(offset, data)
 
     def punch(self, offset: int, size: int) -> None:
         """Make `size` bytes from `offset` read as zeroes, giving their blocks back where the file system can."""
@@ -164,9 +165,17 @@ class Target:
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
                     raise
-        zeroes = bytes(min(size, 1 << 20))
-        for start in range(offset, offset + size, len(zeroes) or 1):
-            self.write(start, memoryview(zeroes)[: offset + size - start])
+            self._writer.write_zeroes(offset, size)
+
+    def fill(self) -> None:
+        """Write zeroes for real where no data went, so that the blocks are there and need no more bookkeeping."""
+        with writing(self.path):
+            os.fdatasync(self._fd)  # what was not written yet has no place that could be told from a hole
+            end = os.fstat(self._fd).st_size
+            at = 0
+            while at < end and (hole := os.lseek(self._fd, at, os.SEEK_HOLE)) < end:
+                at = _data_after(self._fd, hole, end)
+                self._writer.write_zeroes(hole, at - hole)
 
     def flush(self) -> None:
         """Have all data written so far on the device. Raises Failure("io" | "no-space")."""
@@ -180,11 +189,11 @@ class Target:
 
     def takes_direct(self) -> bool:
         """True if the file system takes O_DIRECT, and so `qemu-img -t none`."""
-        try:
-            os.close(os.open(f"/proc/self/fd/{self._fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC))
-        except OSError:
-            return False
-        return True
+        return self._writer.takes_direct()
+
+    def tool_parts(self, virtual_size: int) -> tuple["ToolPart", ...]:
+        """Return what a tool is given to write the disk: all of it at once."""
+        return (ToolPart(fd=self._fd, start=0, end=virtual_size, whole=True, device=False),)
 
     def allocated(self) -> int:
         """Bytes of its blocks."""
@@ -256,10 +265,11 @@ class Target:
 
     def close(self) -> None:
         """Close the descriptors, and with them the lock."""
-        for fd in (self._fd, self._directory_fd, self._direct_fd):
-            if fd is not None and fd >= 0:
+        self._writer.close()
+        for fd in (self._fd, self._directory_fd):
+            if fd >= 0:
                 os.close(fd)
-        self._fd = self._directory_fd = self._direct_fd = -1
+        self._fd = self._directory_fd = -1
 
     @property
     def _partial(self) -> str:
@@ -289,7 +299,7 @@ class Target:
         self.discard()
 
 
-def _parts(path: str) -> tuple[bool, str, str]:
+def parts_of(path: str) -> tuple[bool, str, str]:
     """Return whether `path` is an existing directory, the target's directory, and its name there."""
     is_directory = os.path.isdir(path)
     directory, name = (path, DEFAULT_NAME) if is_directory else os.path.split(path)
@@ -311,6 +321,11 @@ def partial_name(name: str) -> str:
     return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.slipstream-partial"
 
 
+def journal_name(name: str) -> str:
+    """Return the name of the journal beside the partial of target `name`."""
+    return f"{partial_name(name)}.journal"
+
+
 def refuse_existing(directory: int, name: str, path: str, *, force: bool) -> None:
     """Raise Failure if something lies at `name` that may not be replaced; `path` is for the message."""
     with writing(path):
@@ -327,6 +342,16 @@ def refuse_existing(directory: int, name: str, path: str, *, force: bool) -> Non
     else:
         what = {"b": "a block device", "c": "a character device", "p": "a pipe", "s": "a socket", "d": "a directory"}
         raise Failure("target-unsupported", f"the target is {what.get(kind, 'a symbolic link')}", path=path)
+
+
+def _data_after(fd: int, hole: int, end: int) -> int:
+    """Return where data begins again behind a hole."""
+    try:
+        return os.lseek(fd, hole, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return end
 
 
 def _umask() -> int:

@@ -20,6 +20,7 @@ class GzipDecoder(StepDecoder):
         self._member: igzip_lib.IgzipDecompressor | None = None
         self._members = 0
         self._ended = False
+        self._decoded = 0
 
     def step(self, room: memoryview) -> int:
         """See StepDecoder."""
@@ -33,6 +34,7 @@ class GzipDecoder(StepDecoder):
                 self._intake.give_back(member.unused_data)
                 self._member = None
             if out:
+                self._decoded += len(out)
                 room[: len(out)] = out
                 return len(out)
         return 0
@@ -52,6 +54,8 @@ class GzipDecoder(StepDecoder):
         """Open the next member, or find the end."""
         magic = self._intake.peek(len(_MAGIC))
         if magic == _MAGIC:
+            if self._members:
+                self.mark = self._intake.position, self._decoded
             self._intake.restart()
             self._members += 1
             self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)

@@ -75,10 +75,10 @@ class ZstdFrames:
         """True if every frame begun has ended (also before the first)."""
         return self._want is _Want.MAGIC and not self._skip and not self._held
 
-    def feed(self, data: bytes) -> None:
-        """Take the next compressed bytes, in pieces of any size."""
+    def feed(self, data: bytes | memoryview, *, one: bool = False) -> int:
+        """Take the next compressed bytes, in pieces of any size; with `one` none beyond the end of a frame. Return how many."""
         at, size = 0, len(data)
-        while at < size:
+        while at < size and not (one and at and self.at_boundary):
             if self._skip:
                 step = min(self._skip, size - at)
                 self._skip -= step
@@ -94,7 +94,8 @@ class ZstdFrames:
                 if len(self._held) == self._need:
                     field, self._held = self._held, b""
                     self._take(field, self.position + at)
-        self.position += size
+        self.position += at
+        return at
 
     def end(self) -> None:
         """Say that the object ends here. Raises Failure("truncated") inside a frame and for an empty object."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -30,6 +31,8 @@ class Digests:
         self._states: dict[str, _State] = {name: _begin(name) for name in sorted(self.algorithms)}
         self._bytes = 0
         """Bytes hashed so far: the object's first."""
+        self._kept: deque[tuple[int, dict[str, str]]] = deque()
+        """States at some of the places passed since the last snapshot, in order."""
         self._thread = ThreadPoolExecutor(1, "digest") if self._states else None
         self._meter = meter
 
@@ -43,31 +46,47 @@ class Digests:
         for name in self._states:
             self._states[name] = hash_state.KeptHash(name, bytes.fromhex(hashed.states[name]))
         self._bytes = hashed.bytes
+        self._keep()
 
-    async def update(self, start: int, view: memoryview) -> None:
-        """Hash the object's bytes from `start` on; calls must come in byte order. What was hashed before is passed over."""
+    async def update(self, start: int, view: memoryview, keep: Sequence[int] = ()) -> None:
+        """Hash the object's bytes from `start` on; calls must come in byte order. What was hashed before is passed over.
+
+        `keep`: places in these bytes, ascending, from which an import may have to go on.
+        """
         if self._thread is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._update, start, view)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._update, start, view, keep)
 
-    def _update(self, start: int, view: memoryview) -> None:
-        if start + len(view) <= self._bytes:
+    def _update(self, start: int, view: memoryview, keep: Sequence[int]) -> None:
+        end = start + len(view)
+        if end <= self._bytes:
             return
-        if start != self._bytes:
+        if start > self._bytes:
             raise Failure("internal", "bytes came to the digest out of order", offset=start, expected=self._bytes)
         with self._meter.clock("digest").working():
-            for state in self._states.values():
-                state.update(view)
-        self._bytes += len(view)
+            for stop in (*keep, end):
+                if self._bytes < stop <= end:
+                    for state in self._states.values():
+                        state.update(view[self._bytes - start : stop - start])
+                    self._bytes = stop
+                if stop == self._bytes and stop in keep:
+                    self._keep()
 
-    def snapshot(self) -> Hashed | None:
-        """Return how far the digests are, None if they cannot be taken up again. Blocks until updates under way are done."""
-        return self._thread.submit(self._snapshot).result() if self._thread is not None else None
-
-    def _snapshot(self) -> Hashed | None:
+    def _keep(self) -> None:
         states = {name: state.state.hex() for name, state in self._states.items() if isinstance(state, hash_state.KeptHash)}
-        if len(states) < len(self._states):
+        if len(states) == len(self._states):
+            self._kept.append((self._bytes, states))
+
+    def snapshot(self, units: int, reach: int) -> Hashed | None:
+        """Return the digests as they were at byte `reach` of the object, or where they were kept last before it; None if nowhere.
+
+        `units`: how many leading pieces or blocks that covers, for the journal. What was kept before is forgotten.
+        """
+        while len(self._kept) > 1 and self._kept[1][0] <= reach:
+            self._kept.popleft()
+        if not self._kept or self._kept[0][0] > reach:
             return None
-        return Hashed(bytes=self._bytes, maker=hash_state.maker(), states=states)
+        at, states = self._kept[0]
+        return Hashed(bytes=at, maker=hash_state.maker(), states=states, units=units)
 
     def results(self) -> dict[str, str]:
         """Return algorithm to hex."""

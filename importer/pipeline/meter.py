@@ -44,6 +44,8 @@ class Meter:
     reporter: Reporter
     phase: str = "probing"
     fetched: int = 0
+    resumed: int = 0
+    """Bytes of the object that an earlier import brought."""
     fetch_total: int | None = None
     decoded: int = 0
     written: int = 0
@@ -104,6 +106,7 @@ class Meter:
             Progress(
                 phase=self.phase,
                 fetched=self.fetched,
+                resumed=self.resumed,
                 fetch_total=self.fetch_total,
                 decoded=self.decoded,
                 written=self.written,

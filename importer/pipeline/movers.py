@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,6 +10,7 @@ from mmap import mmap
 from typing import TYPE_CHECKING, Any, Protocol
 
 from importer.disk.image import Wrapper
+from importer.disk.journal import Mark
 from importer.pipeline.digest import Digests
 from importer.pipeline.feed import Feed
 from importer.pipeline.meter import Meter
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 THREADS = 2
 BUFFER = 1 << 20
+WRITERS = 2
+"""Threads that write what one decoder brings: where data lies dense, one of them takes longer than the decoder."""
 
 
 class Pieces(Protocol):
@@ -34,8 +38,11 @@ class Pieces(Protocol):
         ...
 
 
-Done = Callable[[Piece], None]
-"""Hears of each piece whose data was written."""
+BEGINNING = Mark(source=0, disk=0)
+Passed = Callable[[Mark], None]
+"""Hears, in a decoder's thread, where its stream could be begun anew: all before is written."""
+Done = Callable[[int, int], None]
+"""Hears of each piece or block whose data was written: its number, its bytes. Called on the loop."""
 
 
 class Cap(Protocol):
@@ -60,34 +67,47 @@ async def copy(
         view = piece.view if until is None else piece.view[: max(0, until - piece.start)]
         return partial(writer.write, piece.start, view)
 
-    await share_out(pieces, job, digests, THREADS, done)
+    await share_out(pieces, job, digests, THREADS, done, end_of)
     return total
 
 
+def end_of(piece: Piece) -> int:
+    """Return where a piece ends in the object."""
+    return piece.start + len(piece.view)
+
+
 async def share_out(
-    pieces: Pieces, job: Callable[[Piece], Callable[[], None]], digests: Digests, threads: int, done: Done | None
+    pieces: Pieces,
+    job: Callable[[Piece], Callable[[], None]],
+    digests: Digests,
+    threads: int,
+    done: Done | None,
+    restart: Callable[[Piece], int],
 ) -> None:
     """Let threads do the job that each piece means; `job` is called in the order of the pieces, on the loop; so is `done`,
     in any order, when a piece's job and digest are done.
+
+    `restart` is asked right after `job`: where in the object an import goes on that has all up to this piece.
     """
     loop = asyncio.get_running_loop()
     slots = asyncio.Semaphore(2 * threads)
     with ThreadPoolExecutor(threads, "work") as pool:
         async with asyncio.TaskGroup() as group:
 
-            async def handle(piece: Piece, work: Callable[[], None]) -> None:
+            async def handle(piece: Piece, work: Callable[[], None], keep: tuple[int, ...]) -> None:
                 try:
-                    await asyncio.gather(loop.run_in_executor(pool, work), digests.update(piece.start, piece.view))
+                    await asyncio.gather(loop.run_in_executor(pool, work), digests.update(piece.start, piece.view, keep))
                     if done is not None:
-                        done(piece)
+                        done(piece.index, len(piece.view))
                 finally:
                     pieces.release(piece)
                     slots.release()
 
             while (piece := await pieces.next()) is not None:
                 work = job(piece)
+                keep = () if done is None else (restart(piece),)
                 await slots.acquire()
-                group.create_task(handle(piece, work))
+                group.create_task(handle(piece, work, keep))
 
 
 class Sink(Protocol):
@@ -114,8 +134,14 @@ async def copy_in_order(pieces: Pieces, sink: Sink, digests: Digests, meter: Met
     return total
 
 
-async def decode(pieces: Pieces, wrapper: Wrapper, writer: Sink, digests: Digests, meter: Meter, *, memory: int, cap: Cap) -> int:
-    """Decode one stream in order into the writer; return how many bytes it held. Raises Failure and stops reading."""
+async def decode(
+    pieces: Pieces, wrapper: Wrapper, writer: Sink, digests: Digests, meter: Meter, *,
+    memory: int, cap: Cap, begin: Mark = BEGINNING, passed: Passed | None = None, writers: int = WRITERS,
+) -> int:  # fmt: skip
+    """Decode one stream in order into the writer; return how many bytes it held. Raises Failure and stops reading.
+
+    It is begun at `begin`; bytes before that may be left out, and are not decoded. One of `writers` writes in order.
+    """
     from importer.disk import wrappers  # the decoders' libraries take 10 ms to load
 
     feed = Feed()
@@ -123,10 +149,21 @@ async def decode(pieces: Pieces, wrapper: Wrapper, writer: Sink, digests: Digest
 
     def work() -> None:
         nonlocal total
-        total = _drain(wrappers.open_decoder(wrapper, feed, memory=memory), feed, writer, meter, 0, cap)
+        decoder = wrappers.open_decoder(wrapper, feed, memory=memory)
+        total = _drain(decoder, feed, writer, meter, begin.disk, lambda count: cap(begin.disk + count), marks, writers)
 
-    await _beside(work, _pump(pieces, digests, lambda piece, done: feed.push(piece.view, done), feed.close), feed.fail)
-    return total
+    def marks(source: int, disk: int) -> None:
+        if passed is not None:
+            passed(Mark(source=begin.source + source, disk=begin.disk + disk))
+
+    def push(piece: Piece, done: Callable[[], object]) -> None:
+        if view := piece.view[max(0, begin.source - piece.start) :]:
+            feed.push(view, done)
+        else:
+            done()
+
+    await _beside(work, _pump(pieces, digests, push, feed.close), feed.fail)
+    return begin.disk + total
 
 
 async def decode_blocks(
@@ -138,8 +175,12 @@ async def decode_blocks(
     *,
     memory: int,
     threads: int,
-) -> int:
-    """Decode independent xz blocks, `threads` at once; each knows where its bytes belong."""
+    done: Callable[[int], None] | None = None,
+) -> None:
+    """Decode independent xz blocks, `threads` at once; each knows where its bytes belong.
+
+    `done` hears, on the loop, which of `blocks` is written.
+    """
     from importer.disk import wrappers
 
     feeds = [Feed() for _ in blocks]
@@ -158,6 +199,12 @@ async def decode_blocks(
         )
         while feeds[index].read(BUFFER):
             pass  # padding: unread bytes would keep their buffers
+        if done is not None:
+            loop.call_soon_threadsafe(done, index)
+
+    def keep(piece: Piece) -> tuple[int, ...]:
+        first = bisect_left(blocks, piece.start, key=_block_end)
+        return tuple(block.end for block in blocks[first : bisect_right(blocks, end_of(piece), key=_block_end)])
 
     def fail(error: BaseException) -> None:
         for feed in feeds:
@@ -165,7 +212,7 @@ async def decode_blocks(
 
     with ThreadPoolExecutor(threads, "decode") as pool:
         works = [loop.run_in_executor(pool, one, index) for index in range(len(blocks))]
-        pump = asyncio.ensure_future(_pump(pieces, digests, deal.piece, deal.close))
+        pump = asyncio.ensure_future(_pump(pieces, digests, deal.piece, deal.close, keep if done is not None else None))
         try:
             await _all_or_first(pump, *works)
         except BaseException as error:
@@ -175,7 +222,10 @@ async def decode_blocks(
                 work.cancel()
             await asyncio.gather(pump, *works, return_exceptions=True)
             raise
-    return sum(block.uncompressed_size for block in blocks)
+
+
+def _block_end(block: "xz_index.XzBlock") -> int:
+    return block.end
 
 
 def threads_for(dictionary: int | None, memory: int) -> int:
@@ -227,42 +277,55 @@ def _no_cap(_total: int, /) -> None:
     """The index said how much there is, and the decoder holds it to that."""
 
 
-def _drain(decoder: "wrappers.Decoder", feed: Feed, writer: Sink, meter: Meter, offset: int, cap: Cap) -> int:
-    """Decode to the end and return how many bytes there were, writing in a second thread so that both cores have work."""
+def _drain(
+    decoder: "wrappers.Decoder", feed: Feed, writer: Sink, meter: Meter, offset: int, cap: Cap,
+    passed: Callable[[int, int], None] | None = None, writers: int = WRITERS,
+) -> int:  # fmt: skip
+    """Decode to the end and return how many bytes there were; `writers` threads write, so that both cores have work.
+
+    `passed` hears of the decoder's marks once all before them is written.
+    """
     clock, total = meter.clock("decode"), 0
-    buffers = [memoryview(mmap(-1, BUFFER)) for _ in range(3)]
-    with ThreadPoolExecutor(1, "write") as pool:
+    buffers = [memoryview(mmap(-1, BUFFER)) for _ in range(2 * writers + 2)]
+    with ThreadPoolExecutor(writers, "write") as pool:
         pending: list[Any] = []
         turn = 0
+
+        def written(write: Any, mark: tuple[int, int] | None) -> None:
+            write.result()
+            if passed is not None and mark is not None:
+                passed(*mark)
+
         while True:
             buffer = buffers[turn % len(buffers)]
             if len(pending) == len(buffers):
                 with clock.idle():
-                    pending.pop(0).result()
+                    written(*pending.pop(0))
             with clock.working():
                 count = decoder.readinto(buffer)
             if count:
                 meter.decoded += count
-                pending.append(pool.submit(writer.write, offset + total, buffer[:count]))
+                pending.append((pool.submit(writer.write, offset + total, buffer[:count]), decoder.mark))
                 total += count
                 cap(total)
                 turn += 1
             if count < len(buffer):
                 break
-        for write in pending:
-            write.result()
+        for write, mark in pending:
+            written(write, mark)
     clock.busy -= feed.waited
     clock.waiting += feed.waited
     return total
 
 
 async def _pump(
-    pieces: Pieces, digests: Digests, push: Callable[[Piece, Callable[[], object]], None], close: Callable[[], None]
-) -> None:
+    pieces: Pieces, digests: Digests, push: Callable[[Piece, Callable[[], object]], None], close: Callable[[], None],
+    keep: Callable[[Piece], tuple[int, ...]] | None = None,
+) -> None:  # fmt: skip
     """Hand pieces in byte order to threads, hashing each before its buffer can be reused."""
     loop = asyncio.get_running_loop()
     while (piece := await pieces.next()) is not None:
-        await digests.update(piece.start, piece.view)
+        await digests.update(piece.start, piece.view, keep(piece) if keep is not None else ())
         push(piece, partial(loop.call_soon_threadsafe, pieces.release, piece))
     close()
 

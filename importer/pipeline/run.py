@@ -16,7 +16,7 @@ from importer.disk.extents import Extents
 from importer.disk.image import Image
 from importer.disk.journal import Bond
 from importer.disk.target import Target
-from importer.pipeline import opening, promises, resume, route, transfer, versions, ways
+from importer.pipeline import completed, opening, promises, resume, route, transfer, versions, ways
 from importer.pipeline.continuation import Continuation
 from importer.pipeline.digest import Digests
 from importer.pipeline.fetcher import leaf_of
@@ -42,7 +42,9 @@ class Judged:
 
 
 async def run(request: ImportRequest, reporter: Reporter, policy: Policy | None = None) -> Receipt:
-    """Import one disk. Raises Failure; then, and when cancelled, neither a target nor a leftover remains."""
+    """Import one disk. Raises Failure; then, and when cancelled, there is no target, and no leftover either, unless the same
+    command can go on with it: see pipeline.continuation.
+    """
     meter = Meter(reporter=reporter)
     try:
         async with meter.beating():
@@ -64,6 +66,8 @@ def policy_of(environ: Mapping[str, str]) -> Policy:
 
 async def _run(request: ImportRequest, meter: Meter, policy: Policy) -> Receipt:
     meter.enter("probing")
+    if (receipt := completed.before(request)) is not None:
+        return receipt
     Target.check(request.target, force=request.force)
     connections = request.access.connections
     source = await opening.open_source(request, meter, policy, capacity=transfer.CAPACITY // 2, connections=connections)
@@ -144,13 +148,13 @@ async def _land(
     unfinished = Continuation(target, digests, meter)
     try:
         found = judged.found
-        unfinished.begin(_bond(request, source, judged, target), restart=request.restart)
+        unfinished.begin(_bond(request, source, judged, target), restart=request.restart, piece=PIECE)
         room = Room.of(target, request.reserve)
         virtual = found.image.virtual_size if found.image else found.decoded_size
         lower = needed_at_least(judged.extents, virtual, found.image)
-        for warning in room.judge(
-            needed=lower, virtual_size=max(virtual or 0, request.size or 0) or None, preallocate=request.preallocate
-        ):
+        there = target.allocated()  # kept of an earlier import: no longer free, and not needed twice
+        size_to_be = max(0, max(virtual or 0, request.size or 0) - there) or None
+        for warning in room.judge(needed=max(0, lower - there), virtual_size=size_to_be, preallocate=request.preallocate):
             meter.note(warning)
         trip = Trip(
             request=request, source=source, found=found, extents=judged.extents, course=judged.course, route=judged.route,
@@ -167,14 +171,13 @@ async def _land(
         allocated = target.allocated()
         took_part = await versions.gather(ran_tool=landed.sandbox != NO_TOOL)
         meter.enter("publishing")
-        path = target.publish()  # not in a thread: a cancelled wait could leave a target behind
-        unfinished.published()
-        return _receipt(
-            source, judged, landed, digests, verified, meter, path=path, size=size, allocated=allocated, versions=took_part
+        receipt = _receipt(
+            source, judged, landed, digests, verified, meter, path=target.path, size=size, allocated=allocated, versions=took_part
         )
     except BaseException as error:
         unfinished.broken(error)
         raise
+        unfinished.settle()
 
 
 def _bond(request: ImportRequest, source: Source, judged: Judged, target: Target) -> Bond | None:
@@ -183,6 +186,10 @@ def _bond(request: ImportRequest, source: Source, judged: Judged, target: Target
     if image is not None:
         shape |= {"virtual_size": image.virtual_size, "span": list(image.raw_span or ())}
     return resume.bond(request, source.facts, source.head, image=shape, way=judged.route.way, target=target.identity, piece=PIECE)
+        unfinished.finishing(request, receipt)
+        target.publish()  # not in a thread: a cancelled wait could leave a target behind
+        unfinished.published()
+        return receipt
 
 
 def needed_at_least(extents: Extents | None, virtual_size: int | None, image: Image | None) -> int:
@@ -235,6 +242,7 @@ def _receipt(
         connections=meter.most_connections,
         connections_reason=meter.connections_reason,
         peak_rss=_high_water(),
+        bytes_resumed=meter.resumed,
         sandbox=landed.sandbox,
         versions=versions,
         notes=tuple(meter.notes),

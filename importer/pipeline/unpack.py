@@ -13,7 +13,7 @@ from importer.disk.cutter import Cutter, Part
 from importer.disk.native import Packing
 from importer.pipeline.digest import Digests
 from importer.pipeline.meter import Meter
-from importer.pipeline.movers import Done, Pieces, share_out
+from importer.pipeline.movers import Done, Pieces, end_of, share_out
 from importer.pipeline.shelf import Piece
 from importer.pipeline.writer import Writer
 
@@ -32,7 +32,10 @@ async def unpack(pieces: Pieces, course: Course, unpacker: "Unpacker", digests: 
     def job(piece: Piece) -> Callable[[], None]:
         return partial(unpacker.work, cutter.cut(piece.start, piece.view))
 
-    await share_out(pieces, job, digests, THREADS, done)
+    def restart(piece: Piece) -> int:
+        return end_of(piece) if cutter.begun_at is None else cutter.begun_at
+
+    await share_out(pieces, job, digests, THREADS, done, restart)
     if not cutter.done:
         raise Failure("internal", "the native reader did not come to the end of its course")
 

@@ -10,8 +10,10 @@ from importer.api.failure import Failure
 from importer.disk import detect
 from importer.disk.image import Format
 from importer.pipeline import movers, transfer
+from importer.pipeline.amender import Amender
 from importer.pipeline.fetcher import Fetcher
 from importer.pipeline.in_order import InOrder
+from importer.pipeline.resume import size_of
 from importer.pipeline.route import Way
 from importer.pipeline.shelf import PIECE
 from importer.pipeline.trip import Landed, Trip
@@ -51,7 +53,8 @@ async def _copy(trip: Trip) -> Landed:
 async def _stream(trip: Trip) -> Landed:
     """Raw bytes whose end only the stream shows."""
     trip.meter.enter("transferring")
-    writer = Writer(trip.target, trip.meter, trip.guard)
+    # What comes once more mostly is on the disk already; blocks of xz are left out if they are.
+    writer = (Amender if trip.resume.amends else Writer)(trip.target, trip.meter, trip.guard)
     if trip.found.wrapper is None:
         total = await transfer.bring(trip, writer, until=None, cap=_cap(trip))
     else:
@@ -93,12 +96,15 @@ async def _native(trip: Trip) -> Landed:
     course = course.without(trip.resume.done, PIECE)
     needed = course.pieces(length, PIECE)
     if trip.digests.wanted:
-        unseen = trip.resume.missing(len(needed), hashing=True, piece=PIECE)
-        needed = bytearray(map(max, needed, unseen))
+        first = (trip.resume.hashed.bytes if trip.resume.hashed else 0) // PIECE
+        before[:] = b"\x01" * len(before)
+        needed[first:] = b"\x01" * (len(needed) - first)
+    trip.meter.resumed = size_of(before, length, PIECE) - size_of(needed, length, PIECE)
     orders = InOrder(length=length, capacity=transfer.CAPACITY, pinned=trip.pinned, connections=trip.connections, needed=needed)
     fetch = Fetcher(trip.source, orders, trip.meter, connections=trip.connections, policy=trip.policy).run()
     writer = Writer(trip.target, trip.meter, trip.guard)
     unpacker = unpack.Unpacker(native.packing(image), writer, trip.meter, virtual_size=image.virtual_size)
+    before = course.pieces(length, PIECE)
     done = trip.checkpoints.done if trip.checkpoints else None
     await transfer.together(fetch, unpack.unpack(orders, course, unpacker, trip.digests, done), orders.stop, trip.checkpoints)
     if trip.resume.begins_anew:  # what the tables do not map is zero, too
