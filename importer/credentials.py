@@ -59,6 +59,11 @@ def read_source(source: str) -> str:
     return lines[0]
 
 
+def is_container_file(path: str) -> bool:
+    """Tell whether a file of --auth-file is JSON, as docker and podman write it. Raises Failure("usage" | "permission")."""
+    return read_text("--auth-file", path).lstrip().startswith("{")
+
+
 def request_headers(*, plain: Sequence[str], header_file: str | None, auth_file: str | None) -> tuple[Header, ...]:
     """Return the headers of --header, --header-file and --auth-file, in this order.
 

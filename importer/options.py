@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn, get_args
 
-from importer import credentials, s3_options
+from importer import credentials, registry_options, s3_options
 from importer.api.failure import Failure
 from importer.api.request import Access, Algorithm, Checksum, ImportRequest
 from importer.disk.image import Format
@@ -115,10 +115,11 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
     group.add_argument("--header", metavar="NAME:VALUE", action="append", default=[], help="send a header that is no secret")
     group.add_argument("--header-file", metavar="FILE", help="send the headers of a file, one NAME: VALUE a line")
-    group.add_argument("--auth-file", metavar="FILE", help="first line: user:password, or Bearer TOKEN")
+    group.add_argument("--auth-file", metavar="FILE", help="first line: user:password, or Bearer TOKEN; or a docker config.json")
     group.add_argument("--proxy", metavar="URL", help="instead of http_proxy, https_proxy and no_proxy")
     group.add_argument("--allow-address", metavar="CIDR", action="append", default=[], help="a network to reach though refused")
     s3_options.add(group)
+    registry_options.add(group)
 
 
 def _add_target(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -181,14 +182,16 @@ def request_of(chosen: argparse.Namespace) -> ImportRequest:
     if chosen.proxy:
         credentials.refuse_userinfo("--proxy", chosen.proxy)
     source, s3 = s3_options.located(chosen, credentials.read_source(chosen.source))
+    auth_file, registry = registry_options.located(chosen, source)
     access = Access(
-        headers=credentials.request_headers(plain=chosen.header, header_file=chosen.header_file, auth_file=chosen.auth_file),
+        headers=credentials.request_headers(plain=chosen.header, header_file=chosen.header_file, auth_file=auth_file),
         ca_file=chosen.ca_file,
         insecure=chosen.insecure,
         proxy=chosen.proxy,
         allow_addresses=tuple(chosen.allow_address),
         connections=chosen.connections,
         s3=s3,
+        registry=registry,
     )
     request = ImportRequest(
         source=source,

@@ -7,7 +7,7 @@ import pytest
 
 from importer import options
 from importer.api.failure import Failure
-from importer.api.request import Checksum, ImportRequest
+from importer.api.request import Checksum, ImportRequest, RegistryAccess
 from slipstream.__main__ import main, parser
 
 URL = "https://images.example/debian.qcow2"
@@ -200,6 +200,16 @@ def test_one_header_given_twice_is_refused(tmp_path: Path):
 def test_inspect_takes_what_an_import_would_be_judged_by():
     request = asked("inspect", URL, "--for", "/srv", "--preallocate", "--max-size", "1Gi", "--reserve", "1M")
     assert (request.target, request.preallocate, request.max_size, request.reserve) == ("/srv", True, 1 << 30, 10**6)
+
+
+def test_a_file_of_docker_is_for_container_images_and_stays_a_file(tmp_path: Path):
+    file = tmp_path / "config.json"
+    file.write_text('{"auths": {}}')
+    request = asked("import", "docker://quay.io/a", "t", "--auth-file", str(file), "--platform", "linux/arm64")
+    assert (request.access.headers, request.access.registry) == ((), RegistryAccess(auth_file=str(file), platform="linux/arm64"))
+    assert "registries" in refused("import", URL, "t", "--auth-file", str(file)).cause
+    assert "no platform" in refused("import", "docker://quay.io/a", "t", "--platform", "arm64").cause
+    assert "container image" in refused("import", URL, "t", "--platform", "linux/arm64").cause
 
 
 @pytest.mark.parametrize("command", ["import", "inspect"])
