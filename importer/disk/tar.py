@@ -20,7 +20,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hidden:
-    """What layers hide of those below them: paths, each with all that is below it; "" is everything."""
+    """What layers hide of those below them: paths, each with all that is below it; with a slash at its end just a file."""
 
     paths: frozenset[str] = frozenset()
     emptied: frozenset[str] = frozenset()
@@ -30,7 +30,7 @@ class Hidden:
         """Tell whether the file at a clean path of a lower layer is out of sight."""
         parts = path.split("/")
         above = ["/".join(parts[:count]) for count in range(len(parts))]
-        return path in self.paths or any(one in self.paths or one in self.emptied for one in above)
+        return path in self.paths or path + "/" in self.paths or any(one in self.paths or one in self.emptied for one in above)
 
 
 class LayerScan:
@@ -99,8 +99,8 @@ class LayerScan:
             return
         if len(self.seen) < _SHOWN:
             self.seen.append(_printable(shown))
-        if member.kind is not Kind.DIRECTORY:
-            self._hide(self._paths, path)
+        # A directory takes the place of a file, but not of what a directory there holds already.
+        self._hide(self._paths, path + "/" if member.kind is Kind.DIRECTORY else path)
         if below and member.kind in (Kind.FILE, Kind.SPARSE) and not self._above.hides(path):
             self._candidate(member, path)
 

@@ -17,7 +17,10 @@ from layers_read import QUICK, disk_of
 
 from importer.api.failure import Exit, Failure
 from importer.api.request import Access, RegistryAccess
+from importer.sources.addresses import Kind, networks
 from importer.sources.client import HttpPolicy
+from importer.sources.reference import in_registry
+from importer.sources.registry import Known, Registry
 
 RAW = content.seeded(3 << 20, 41)
 LAYER = bad.layer(RAW)
@@ -207,6 +210,19 @@ async def test_a_redirect_to_a_metadata_address_is_refused(serve: Serve, where: 
 async def test_a_realm_at_a_metadata_address_is_refused(serve: Serve):
     server = serve(bad.challenging(bad.serving(IMAGE), f'Bearer realm="{METADATA}"', lambda _: False))
     assert (await refused(bad.name(server))).code == "address-refused"
+
+
+async def test_a_public_registry_may_name_no_token_service_inside(serve: Serve):
+    inside = serve(bad.document(json.dumps({"token": TOKEN}).encode()))
+    server = serve(bad.challenging(bad.serving(IMAGE), f'Bearer realm="{inside.url("token")}"', lambda _: False))
+    reference = in_registry(bad.name(server).removeprefix("docker://"))
+    registry = Registry(f"http://127.0.0.1:{server.port}", reference, OPEN, Known(), QUICK)
+    registry._client.origin_kind = Kind.PUBLIC
+    registry._client.guard.allowed = networks(("127.0.0.1/32",))  # so that this one, which plays the public registry, is reached
+    with pytest.raises(Failure, match="a public server may not lead to a loopback address"):
+        await registry.by_pointer()
+    await registry.close()
+    assert not inside.requests
 
 
 async def test_a_layer_may_lie_elsewhere_where_no_credentials_go(serve: Serve, tmp_path: Path):

@@ -97,6 +97,11 @@ def test_a_directory_that_is_hidden_takes_all_below_it_along():
         assert search(layer(upper, kind=kind), layer("disk/sub/deep/a.img")) == "disk-missing"
 
 
+def test_a_directory_takes_the_place_of_a_file_but_keeps_what_it_holds():
+    assert search(layer("disk/a.img/"), layer("disk/a.img")) == "disk-missing"
+    assert name(search(layer("disk/a.img/"), layer("disk/a.img/b"))) == "disk/a.img/b"
+
+
 def test_a_whiteout_hides_nothing_of_its_own_layer():
     assert name(search(layer("disk/.wh..wh..opq", "disk/a.img"), layer("disk/old.img"))) == "disk/a.img"
     assert name(search(layer("disk/a.img", ".wh.disk"), layer("disk/old.img"))) == "disk/a.img"
