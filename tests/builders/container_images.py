@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools import tool, without
+from tools import needs_root, tool, without
 
 
 @dataclass
@@ -15,6 +15,7 @@ class Workshop:
     _count: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        needs_root()  # buildah mount
         # The machine's own settings (mirrors, policies, credentials) must not take part.
         (self.folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
         (self.folder / "registries.conf").write_text("")
@@ -68,7 +69,7 @@ class Workshop:
 
     def _run(self, words: list[str]) -> str:
         ended = subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
-        if ended.returncode and "permission" in ended.stderr.lower():
+        if ended.returncode and ("permission denied" in ended.stderr or "not permitted" in ended.stderr):
             without(f"buildah may not work here: {ended.stderr.strip()[-300:]}")
         assert ended.returncode == 0, f"{words}\n{ended.stderr}"
         return ended.stdout
