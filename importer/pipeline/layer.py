@@ -120,7 +120,7 @@ class LayerSource:
     async def _again(self) -> None:
         """Read the layer once more, up to where the head ends."""
         await self._reading.close()
-        self._reading = _Reading(self._layers, self._reading.blob, Hidden(), self._means)
+        self._reading = _Reading(self._layers, self._reading.blob, self._reading.above, self._means)
         disk = await self._reading.find()
         if disk != self._disk or await self._reading.up_to(len(self._head)) != self._head:
             raise Failure("source-changed", "the layer was another one when it was read again", url=self._facts.url)
@@ -130,7 +130,8 @@ class LayerSource:
         raise Failure("internal", "a range was asked of a source that has none", start=start, end=end)
 
     async def settle(self) -> None:
-        """Nothing is left to check: the layer's digest was."""
+        """Tell what was verified while the layer streamed; nothing is left to check."""
+        self._means.meter.note(f"verified: the layer is {self._facts.validators.get('layer', 'without a digest')}")
 
     async def close(self) -> None:
         """Let go of the layer and its image."""
@@ -143,6 +144,7 @@ class _Reading:
 
     def __init__(self, layers: Layers, blob: Blob, above: Hidden, means: Means) -> None:
         self.blob = blob
+        self.above = above
         self.scan = LayerScan(above)
         self._layers = layers
         self._means = means
@@ -241,7 +243,7 @@ class _Reading:
     def _decoding(self, compression: str, pieces: InOrder | Sequential, digests: Digests) -> Coroutine[Any, Any, int]:
         if compression:
             wrapper = Wrapper(compression)
-            return movers.decode(pieces, wrapper, self, digests, self._meter, memory=self._means.memory, cap=_endless)
+            return movers.decode(pieces, wrapper, self, digests, self._meter, memory=self._means.memory, cap=_endless, writers=1)
         return movers.copy_in_order(pieces, self, digests, self._meter)
 
     def write(self, offset: int, view: memoryview) -> None:
