@@ -142,5 +142,5 @@ def test_killed_at_fifty_instants(
     kind: str, options: tuple[str, ...], image: Image, disk: Path, ordeal: Callable[..., Ordeal]
 ) -> None:
     one = survive(kind, 25, options, image, disk, ordeal)
-    if kind not in ("raw.gz", "raw.zst"):
-        assert options or any(receipt["bytes_resumed"] for receipt in one.ends)
+    if kind in ("raw", "qcow2", "vhdx"):  # the others are few pieces, which all arrive together
+        assert any(receipt["bytes_resumed"] for receipt in one.ends)

@@ -86,8 +86,8 @@ def sealed(text: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "line",
-    [b"{}", b'{"done":[[2,1]]}', b'{"done":[[-1,1]]}', b'{"done":[[0,99999999999]]}', b'{"done":[["0",1]]}', b'{"done":[],"mark":{}}',
-     b'{"done":[],"hashed":7}', b'{"finished":{}}', b"[]"],
+    [b"{}", b'{"done":[[2,1]]}', b'{"done":[[-1,1]]}', b'{"done":[[0,99999999999]]}', b'{"done":[["0",1]]}',
+     b'{"done":[],"mark":{}}', b'{"done":[],"hashed":7}', b'{"finished":{}}', b"[]"],
 )  # fmt: skip
 def test_sealed_nonsense_is_refused(line: bytes) -> None:
     good = journal.opening(BOND)

@@ -78,7 +78,8 @@ def test_with_a_digest_only_what_it_covers_is_kept() -> None:
 
 @pytest.mark.parametrize(
     ("hashed", "maker", "of"),
-    [(None, "me", SHA), (HASHED, "", SHA), (HASHED, "another", SHA), (HASHED, "me", SHA | {"md5"}), (replace(HASHED, units=0), "me", SHA)],
+    [(None, "me", SHA), (HASHED, "", SHA), (HASHED, "another", SHA), (HASHED, "me", SHA | {"md5"}),
+     (replace(HASHED, units=0), "me", SHA)],
 )  # fmt: skip
 def test_a_digest_that_cannot_be_taken_up_costs_everything(hashed: Hashed | None, maker: str, of: frozenset[str]) -> None:
     assert decided(replace(PAST, hashed=hashed), maker=maker, of=of).begins_anew
@@ -129,7 +130,7 @@ def test_another_command_has_another_digest_and_where_it_goes_does_not_matter() 
     one = request()
     others = [
         replace(one, source="https://a/b?secret=2"), replace(one, format=Format.RAW.value), replace(one, size=5),
-        replace(one, preallocate=True), replace(one, checksum=Checksum(algorithm="md5", hex="0")), replace(one, digest="md5"),
+        replace(one, preallocate="falloc"), replace(one, checksum=Checksum(algorithm="md5", hex="0")), replace(one, digest="md5"),
         replace(one, checksum_url="https://a/c"),
     ]  # fmt: skip
     assert len({resume.command(other) for other in [one, *others]}) == len(others) + 1
