@@ -206,7 +206,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["raw", "qcow2-zlib", "vhdx"])
+@pytest.mark.parametrize("name", ["raw", "qcow2-zlib", "vhdx", "vhd-dynamic"])
 def test_a_receipt_tells_everything(name: str, nginx: Nginx, image: Get, landing: Path) -> None:
     served = image(name)
     receipt = importing(nginx.url(served.name), landing).succeeded().receipt
@@ -218,7 +218,7 @@ def test_a_receipt_tells_everything(name: str, nginx: Nginx, image: Get, landing
     assert receipt["validators"]["etag"]
     assert receipt["stages"]
     assert receipt["limiting_stage"] in {stage["name"] for stage in receipt["stages"]}
-    assert ("qemu-img" in receipt["versions"]) == (name != "raw")
+    assert ("qemu-img" in receipt["versions"]) == (name == "vhd-dynamic")
     assert receipt["sandbox"]
     assert 0 < receipt["seconds"] < 60
     assert 10 * MIB < receipt["peak_rss"] < 160 * MIB
