@@ -9,7 +9,7 @@ from typing import NoReturn, get_args
 
 from importer import credentials, registry_options, s3_options
 from importer.api.failure import Failure
-from importer.api.request import Access, Algorithm, Checksum, ImportRequest
+from importer.api.request import Access, Algorithm, Checksum, ImportRequest, Preallocate
 from importer.disk.image import Format
 from importer.terminal import Out
 from machinery.values.quantity import parse_size
@@ -51,13 +51,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def spelled_out(argv: Sequence[str]) -> list[str]:
-    """Return argv where a bare --digest says sha256, so that `--digest SOURCE TARGET` keeps its source."""
+    """Return argv where a bare --digest or --preallocate says which, so that `--digest SOURCE TARGET` keeps its source."""
     given = list(argv)
     for place, word in enumerate(given):
         if word == "--":
             break
-        if word == "--digest" and (place + 1 == len(given) or given[place + 1] not in ALGORITHMS):
+        following = given[place + 1] if place + 1 < len(given) else ""
+        if word == "--digest" and following not in ALGORITHMS:
             given[place] = "--digest=sha256"
+        if word == "--preallocate" and following not in get_args(Preallocate):
+            given[place] = "--preallocate=falloc"
     return given
 
 
@@ -66,7 +69,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} SOURCE TARGET [options]"
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument("source", metavar="SOURCE", help=_SOURCE)
-    parser.add_argument("target", metavar="TARGET", help="the raw file to be, or a directory, where it becomes disk.img")
+    parser.add_argument("target", metavar="TARGET", help="the raw file to be, a directory (disk.img in it), or a block device")
     image = _add_image(parser)
     image.add_argument("--decoder-memory", metavar="SIZE", type=_size, default=256 << 20, help="most a decoder may take (256Mi)")
     checks = parser.add_argument_group("verification")
@@ -76,7 +79,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     _add_access(parser)
     target = _add_target(parser)
     target.add_argument("--scratch-dir", metavar="DIR", help="where an announced spill goes (beside the target)")
-    target.add_argument("--force", action="store_true", help="replace an existing target")
+    target.add_argument("--force", action="store_true", help="replace an existing target, or what is on a device")
     target.add_argument("--restart", action="store_true", help="begin anew, whatever an interrupted import left")
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="JSON lines on standard output: progress, receipt, failure")
@@ -124,7 +127,10 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
 
 def _add_target(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("target")
-    group.add_argument("--preallocate", action="store_true", help="reserve the whole disk's space first")
+    ways = get_args(Preallocate)
+    group.add_argument(
+        "--preallocate", metavar="HOW", nargs="?", const="falloc", choices=ways, help="the whole disk's space: falloc, full"
+    )
     group.add_argument("--reserve", metavar="SIZE", type=_size, help="space to leave free (1Gi or 5 %%, whichever is less)")
     return group
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Algorithm = Literal["sha256", "sha512", "sha1", "md5"]
+Preallocate = Literal["falloc", "full"]
+"""How the whole disk's blocks are had: reserved, or reserved and then written, with zeroes where there is no data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ class ImportRequest:
     digest: str | None = None
     """Algorithm to compute for the receipt even if nothing is promised."""
     access: Access = Access()
-    preallocate: bool = False
+    preallocate: Preallocate | None = None
     decoder_memory: int = 256 << 20
     scratch_dir: str | None = None
     reserve: int | None = None

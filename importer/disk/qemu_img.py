@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from importer.api.failure import Failure
 from importer.disk.image import Format
 from importer.disk.space import SpaceGuard
 from importer.disk.standstill import Signs, Standstill
+from importer.disk.tool_part import ToolPart
 from machinery.process import cgroup, child, confine, syscalls, vitals
 
 TOOL = "qemu-img"
@@ -63,25 +65,40 @@ class ConvertResult:
 
 
 def convert_argv(
-    *, format: Format, nbd_fd: int, target_fd: int, compressed: bool, direct: bool, coroutines: int = 16
+    *, format: Format, nbd_fd: int, part: ToolPart, compressed: bool, direct: bool, coroutines: int = 16
 ) -> list[str]:
-    """Return the command that converts what the NBD server at `nbd_fd` exports into the file open as `target_fd`.
+    """Return the command that converts what the NBD server at `nbd_fd` exports, or a part of it, into the file that `part` names.
 
     The target has its full length and reads as zeroes. `direct` writes around the page cache: worth it for
     uncompressed images and harmful for compressed ones, whose clusters come in small pieces. KeyError for raw.
     """
     server = {"driver": "nbd", "server": {"type": "fd", "str": str(nbd_fd)}}
-    source = json.dumps({**_DRIVERS[format], "file": server}, separators=(",", ":"))
+    image: dict[str, object] = {**_DRIVERS[format], "file": server}
+    if part.span is not None:
+        start, end = part.span
+        image = {"driver": "raw", "offset": start, "size": end - start, "file": image}
+    source = json.dumps(image, separators=(",", ":"))
     cache = "none" if direct and not compressed else "writeback"
-    flags = ["-n", "--target-is-zero", "-W", "-m", str(coroutines), "-t", cache, "-O", "raw"]
-    return [TOOL, "convert", *flags, f"json:{source}", f"/dev/fd/{target_fd}"]
+    flags = ["-n", "--target-is-zero", "-W", "-m", str(coroutines), "-t", cache]
+    return [TOOL, "convert", *flags, *_output(part, f"json:{source}")]
+
+
+def _output(part: ToolPart, source: str) -> list[str]:
+    """Return the last words of the command."""
+    target = f"/dev/fd/{part.fd}"
+    if part.span is None:
+        return ["-O", "raw", source, target]
+    driver = "host_device" if part.device else "file"
+    start, end = part.span
+    place = f"driver=raw,offset={start},size={end - start},file.driver={driver},file.filename={target}"
+    return ["--target-image-opts", source, place]
 
 
 async def convert(
     *,
     format: Format,
     nbd_fd: int,
-    target_fd: int,
+    part: ToolPart,
     compressed: bool,
     direct: bool,
     guard: SpaceGuard | None = None,
@@ -97,14 +114,14 @@ async def convert(
         raise Failure("tool-missing", f"{TOOL} is not installed")
     found, notes = (confinement, ()) if confinement else await confine.available()
     began = time.monotonic()
-    with _lent(target_fd, found) as lent, cgroup.group(cgroup.find(), MEMORY) as group:
+    with _lent(part.fd, found) as lent, cgroup.group(cgroup.find(), MEMORY) as group:
         if found.user and not lent:
             found = replace(found, user=False)
             notes = (*notes, "user nobody denied: the file system does not let the target change its owner")
-        command = convert_argv(format=format, nbd_fd=nbd_fd, target_fd=target_fd, compressed=compressed, direct=direct)
-        async with child.Child(confine.wrap(command, found), pass_fds=(nbd_fd, target_fd)) as tool:
+        command = convert_argv(format=format, nbd_fd=nbd_fd, part=part, compressed=compressed, direct=direct)
+        async with child.Child(confine.wrap(command, found), pass_fds=(nbd_fd, part.fd)) as tool:
             limited = group is not None and _add(group, tool.pid)
-            ended = await _watched(tool, target_fd, guard, pulse, push=compressed or not direct)
+            ended = await _watched(tool, part.fd, guard, pulse, push=compressed or not direct)
             killed = group is not None and group.killed()
     if ended.returncode != 0:
         raise verdict(ended, out_of_memory=killed)
@@ -210,6 +227,9 @@ def _lent(fd: int, confinement: confine.Confinement) -> Iterator[bool]:
         yield False
         return
     before = os.fstat(fd)
+    if stat.S_ISBLK(before.st_mode):  # never the node in /dev: a kill would leave it nobody's
+        yield before.st_uid == confine.NOBODY
+        return
     try:
         os.fchown(fd, confine.NOBODY, -1)
     except OSError:

@@ -58,6 +58,14 @@ def verdict(*, needed_lower_bound: int | None, virtual_size: int | None, free: i
     return Verdict(kind="warn", text=text, needed=needed, free=free, reserve=reserve)
 
 
+LARGER = "choose a device that is as large as the disk"
+
+
+def too_small(size: int, device: int) -> Failure:
+    """Return what an import ends with whose disk of `size` bytes goes to a device of `device` bytes."""
+    return Failure("no-space", "the disk is larger than the device", hint=LARGER, disk=size_text(size), device=size_text(device))
+
+
 def default_reserve(total_bytes: int, *, shared: bool) -> int:
     """Return the bytes to leave free on a file system of `total_bytes`: none if it is there for this disk alone."""
     return min(GIB, total_bytes * 5 // 100) if shared else 0

@@ -15,11 +15,13 @@ from pathlib import Path
 from types import TracebackType
 
 from importer.api.failure import Failure
+from importer.api.request import Preallocate
 from importer.disk import space
 from importer.disk.direct import DirectWriter
 from importer.disk.errors import writing
 from importer.disk.journal_file import JournalFile
 from importer.disk.partial import claim
+from importer.disk.tool_part import ToolPart
 from machinery.process import syscalls
 
 DEFAULT_NAME = "disk.img"
@@ -139,8 +141,8 @@ class Target:
         with writing(self.path):
             return os.pread(self._fd, size, offset)
 
-    def size_to(self, virtual_size: int, preallocate: str | None = None) -> None:
-        """Give it its length, and with `preallocate` its blocks too; "full" ends with `fill`. Raises Failure("no-space" | "io")."""
+    def size_to(self, virtual_size: int, preallocate: Preallocate | None = None) -> None:
+        """Give it its length, and with `preallocate` its blocks too. Raises Failure("no-space" | "io")."""
         with writing(self.path):
             os.ftruncate(self._fd, virtual_size)
             if preallocate and virtual_size:
@@ -191,9 +193,9 @@ class Target:
         """True if the file system takes O_DIRECT, and so `qemu-img -t none`."""
         return self._writer.takes_direct()
 
-    def tool_parts(self, virtual_size: int) -> tuple["ToolPart", ...]:
+    def tool_parts(self, virtual_size: int) -> tuple[ToolPart, ...]:
         """Return what a tool is given to write the disk: all of it at once."""
-        return (ToolPart(fd=self._fd, start=0, end=virtual_size, whole=True, device=False),)
+        return (ToolPart(fd=self._fd),)
 
     def allocated(self) -> int:
         """Bytes of its blocks."""

@@ -1,12 +1,10 @@
 """Writes only where the disk differs from what comes: for an import that must come from its beginning once more."""
 
-import os
-
 from importer.disk import zeroes
+from importer.disk.landing import Landing
 from importer.disk.space import SpaceGuard
-from importer.disk.target import Target
 from importer.pipeline.meter import Meter
-from importer.pipeline.writer import Writer
+from importer.pipeline.writer import Wipe, Writer
 
 STEP = 256 << 10
 """Bytes compared at once."""
@@ -15,11 +13,11 @@ STEP = 256 << 10
 class Amender(Writer):
     """A Writer into a target that holds anything at all: zeroes, too, are looked after."""
 
-    def __init__(self, target: Target, meter: Meter, guard: SpaceGuard | None) -> None:
+    def __init__(self, target: Landing, meter: Meter, guard: SpaceGuard | None, wipe: Wipe | None = None) -> None:
         """Amend `target`; what lies beyond its end now is new, and written without a look."""
-        super().__init__(target, meter, guard)
+        super().__init__(target, meter, guard, wipe)
         self._target = target
-        self._end = os.fstat(target.fd).st_size
+        self._end = target.length
 
     def write(self, offset: int, view: memoryview) -> None:
         """See Writer.write."""
@@ -31,7 +29,7 @@ class Amender(Writer):
 
     def _amend(self, offset: int, view: memoryview) -> None:
         # As bytearray: its comparison with a memoryview is a memcmp.
-        if bytearray(os.pread(self._target.fd, len(view), offset)) == view:
+        if bytearray(self._target.read(offset, len(view))) == view:
             self._meter.zeroes += sum(size for _, size, empty in zeroes.runs(view) if empty)
             return
         for start, size, empty in zeroes.runs(view):

@@ -8,7 +8,7 @@ from importer.api.failure import Failure
 from importer.api.report import Receipt
 from importer.api.request import ImportRequest
 from importer.disk.journal import Bond, Damaged, Finished, Past
-from importer.disk.target import Target
+from importer.disk.landing import Landing
 from importer.pipeline.checkpoint import Checkpoints
 from importer.pipeline.digest import Digests
 from importer.pipeline.meter import Meter
@@ -19,7 +19,7 @@ from machinery.process import hash_state
 class Continuation:
     """What one import does with what an earlier one left, and what it leaves itself."""
 
-    def __init__(self, target: Target, digests: Digests, meter: Meter) -> None:
+    def __init__(self, target: Landing, digests: Digests, meter: Meter) -> None:
         """Watch over a target that was opened with what is in it."""
         self.resume = Resume()
         self.checkpoints: Checkpoints | None = None
@@ -58,7 +58,7 @@ class Continuation:
             return Resume(note=f"begun anew: the journal of an earlier import cannot be used: {damage}")
         if bond is None or past is None:
             return Resume()
-        if os.fstat(self._target.fd).st_size == 0:  # just made: it may well have the number of the file that the journal means
+        if self._target.is_new():
             return Resume(note="begun anew: the unfinished disk that the journal speaks of is gone")
         wanted = self._digests.algorithms
         return decide(bond, past, restart=restart, maker=hash_state.maker(), algorithms=wanted)

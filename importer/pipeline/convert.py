@@ -10,8 +10,9 @@ from importer.api.failure import Failure
 from importer.disk import qemu_img
 from importer.disk.extents import Extents
 from importer.disk.image import Image
+from importer.disk.landing import Landing
 from importer.disk.space import SpaceGuard
-from importer.disk.target import Target
+from importer.disk.tool_part import ToolPart
 from importer.pipeline import nbd
 from importer.pipeline.digest import Digests
 from importer.pipeline.exports import FileExport, WindowExport
@@ -32,7 +33,7 @@ class Conversion:
     compressed: bool
     """True if clusters are compressed: then writing around the page cache would hurt."""
     pinned: Pinned
-    target: Target
+    target: Landing
     guard: SpaceGuard | None
     meter: Meter
     policy: Policy
@@ -66,13 +67,24 @@ async def from_file(work: Conversion, fd: int) -> str:
 
 
 async def _convert(work: Conversion, export: WindowExport | FileExport) -> str:
+    """Have every part of the target written; return what confined the tool, as it was for the last."""
+    sandbox = ""
+    for part in work.target.tool_parts(work.image.virtual_size):
+        sandbox = await _convert_part(work, export, part)
+    # Around the page cache qemu-img writes whole blocks of the file system, also where the disk ends within one.
+    await asyncio.to_thread(work.target.size_to, work.image.virtual_size)
+    work.meter.decoded = work.image.virtual_size
+    return sandbox
+
+
+async def _convert_part(work: Conversion, export: WindowExport | FileExport, part: ToolPart) -> str:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
         serve = asyncio.create_task(nbd.serve(ours, export), name="nbd")
         tool = qemu_img.convert(
             format=work.image.format,
             nbd_fd=theirs.fileno(),
-            target_fd=work.target.fd,
+            part=part,
             compressed=work.compressed,
             direct=not work.compressed and work.target.takes_direct(),
             guard=work.guard,
@@ -90,9 +102,6 @@ async def _convert(work: Conversion, export: WindowExport | FileExport) -> str:
             await _end(serve)
     if export.failure is not None:  # qemu-img took an EIO for something it could do without: the disk is not to be trusted
         raise export.failure
-    # Around the page cache qemu-img writes whole blocks of the file system, also where the disk ends within one.
-    await asyncio.to_thread(work.target.size_to, work.image.virtual_size)
-    work.meter.decoded = work.image.virtual_size
     return result.sandbox
 
 

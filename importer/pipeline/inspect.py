@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from importer.api.failure import Failure
 from importer.api.report import Inspection
 from importer.api.request import ImportRequest
+from importer.disk import landing
 from importer.disk.extents import Extents
 from importer.disk.image import Format, Wrapper
-from importer.disk.target import Target
 from importer.pipeline import opening
 from importer.pipeline.judge import Found, Judge, OutOfReach
 from importer.pipeline.meter import Meter, Silent
@@ -111,13 +111,15 @@ def _fits(
     warnings: list[str],
 ) -> str:
     try:
-        Target.check(target, force=request.force)
+        landing.check(target, force=request.force)
         virtual = size.exact or size.least
         if virtual is None:
             return UNKNOWN
         room = Room.around(target, request.reserve)
         needed = needed_at_least(extents, virtual, found.image if found else None)
-        warnings.extend(room.judge(needed=needed, virtual_size=max(virtual, request.size or 0), preallocate=request.preallocate))
+        warnings.extend(
+            room.judge(needed=needed, virtual_size=max(virtual, request.size or 0), preallocate=bool(request.preallocate))
+        )
     except Failure as failure:
         dangers.append(failure)
         return f"no: {failure.cause}"

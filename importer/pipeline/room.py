@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from importer.disk import sizing, space
 from importer.disk.errors import writing
-from importer.disk.target import DEFAULT_NAME, Target
+from importer.disk.landing import Landing, is_device
+from importer.disk.target import DEFAULT_NAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,8 @@ class Room:
     directory: str
     free: int
     reserve: int
+    capacity: int | None = None
+    """Bytes of a block device: no disk there may be larger, whatever it holds."""
 
     @classmethod
     def at(cls, directory: str, reserve: int | None, *, own_names: tuple[str, ...] = ()) -> "Room":
@@ -27,19 +30,30 @@ class Room:
             os.close(fd)
 
     @classmethod
-    def of(cls, target: Target, reserve: int | None) -> "Room":
-        """Look at the file system of an open target."""
-        return cls(directory=target.directory, free=target.free_space(), reserve=target.reserve(reserve))
+    def of(cls, target: Landing, reserve: int | None) -> "Room":
+        """Look at the file system of an open target, or at the device that it is."""
+        return cls(
+            directory=target.directory, free=target.free_space(), reserve=target.reserve(reserve), capacity=target.capacity
+        )
 
     @classmethod
     def around(cls, path: str, reserve: int | None) -> "Room":
-        """Look where a target of this path would be: a file to be, or an existing directory."""
+        """Look where a target of this path would be: a file to be, an existing directory, or a block device."""
+        if is_device(path):
+            from importer.disk import device
+
+            size = device.size_of(path)
+            return cls(directory="", free=size, reserve=0, capacity=size)
         if os.path.isdir(path):
             return cls.at(path, reserve, own_names=(DEFAULT_NAME,))
         return cls.at(os.path.dirname(path) or ".", reserve)
 
     def judge(self, *, needed: int, virtual_size: int | None, preallocate: bool) -> list[str]:
         """Return warnings. Raises Failure("no-space") for what cannot fit."""
+        if self.capacity is not None:
+            if max(needed, virtual_size or 0) > self.capacity:
+                raise sizing.too_small(max(needed, virtual_size or 0), self.capacity)
+            return []
         verdict = sizing.verdict(
             needed_lower_bound=needed, virtual_size=virtual_size, free=self.free, reserve=self.reserve, preallocate=preallocate
         )
@@ -48,8 +62,10 @@ class Room:
             raise failure
         return [verdict.text] if verdict.text else []
 
-    def guard(self) -> space.SpaceGuard:
-        """Return what watches the space while bytes are written."""
+    def guard(self) -> space.SpaceGuard | None:
+        """Return what watches the space while bytes are written; None for a device, which has its space."""
+        if self.capacity is not None:
+            return None
         return space.SpaceGuard(lambda: _free(self.directory), self.reserve)
 
 

@@ -9,6 +9,8 @@ from importer.disk.image import Format, Wrapper
 class Way(StrEnum):
     """The ways there are."""
 
+    BLANK = "blank"
+    """Nothing is read: the disk is empty."""
     COPY = "copy"
     """Raw bytes by parallel ranges, written where they belong."""
     STREAM = "stream"

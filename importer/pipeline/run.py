@@ -10,12 +10,12 @@ from pathlib import Path
 from importer.api.failure import Failure
 from importer.api.report import Receipt, Reporter
 from importer.api.request import Checksum, ImportRequest
-from importer.disk import native
+from importer.disk import landing, native
 from importer.disk.chart import Chart, Course
 from importer.disk.extents import Extents
-from importer.disk.image import Image
+from importer.disk.image import Format, Image
 from importer.disk.journal import Bond
-from importer.disk.target import Target
+from importer.disk.landing import Landing
 from importer.pipeline import completed, opening, promises, resume, route, transfer, versions, ways
 from importer.pipeline.continuation import Continuation
 from importer.pipeline.digest import Digests
@@ -27,6 +27,7 @@ from importer.pipeline.pinned import Pinned
 from importer.pipeline.room import Room
 from importer.pipeline.shelf import PIECE
 from importer.pipeline.trip import NO_TOOL, Landed, Trip
+from importer.sources.blank import BlankSource
 from importer.sources.protocol import Source
 
 
@@ -65,10 +66,10 @@ def policy_of(environ: Mapping[str, str]) -> Policy:
 
 
 async def _run(request: ImportRequest, meter: Meter, policy: Policy) -> Receipt:
-    meter.enter("probing")
     if (receipt := completed.before(request)) is not None:
         return receipt
-    Target.check(request.target, force=request.force)
+    meter.enter("probing")
+    landing.check(request.target, force=request.force)
     connections = request.access.connections
     source = await opening.open_source(request, meter, policy, capacity=transfer.CAPACITY // 2, connections=connections)
     try:
@@ -92,6 +93,8 @@ async def _run(request: ImportRequest, meter: Meter, policy: Policy) -> Receipt:
 
 async def judge(request: ImportRequest, source: Source, pinned: Pinned, meter: Meter, policy: Policy) -> Judged:
     """Recognise and judge the object before anything is opened for writing. Raises Failure."""
+    if isinstance(source, BlankSource):
+        return _blank(request)
     reader = Judge(source, pinned, policy=policy, connections=request.access.connections)
     try:
         found = await reader.find(request)
@@ -121,6 +124,14 @@ async def judge(request: ImportRequest, source: Source, pinned: Pinned, meter: M
     )
 
 
+def _blank(request: ImportRequest) -> Judged:
+    if request.size is None:
+        raise Failure("usage", "an empty disk needs a size", hint="give it with --size")
+    found = Found(wrapper=None, format=Format.RAW, image=Image(format=Format.RAW, virtual_size=request.size, compressed=False))
+    way = route.Route(way=route.Way.BLANK, reason="nothing is to be read")
+    return Judged(found=found, extents=None, course=None, route=way)
+
+
 async def _survey(reader: Judge, image: Image) -> tuple[Extents | None, Course | None, str]:
     """Judge the tables; return what they claim, the course through them, and why there is none. Raises Failure, OutOfReach."""
     obstacle = native.obstacle(image)
@@ -144,7 +155,7 @@ async def _land(
     made: tuple[tuple[Checksum, str], ...], meter: Meter, policy: Policy,
 ) -> Receipt:  # fmt: skip
     # Not in a thread: a cancelled wait would leave the partial.
-    target = Target.open(request.target, force=request.force, keep=True)
+    target = landing.open_landing(request.target, force=request.force)
     unfinished = Continuation(target, digests, meter)
     try:
         found = judged.found
@@ -152,10 +163,14 @@ async def _land(
         room = Room.of(target, request.reserve)
         virtual = found.image.virtual_size if found.image else found.decoded_size
         lower = needed_at_least(judged.extents, virtual, found.image)
-        there = target.allocated()  # kept of an earlier import: no longer free, and not needed twice
+        there = (
+            0 if room.capacity is not None else target.allocated()
+        )  # kept of an earlier import: no longer free, and not needed twice
         size_to_be = max(0, max(virtual or 0, request.size or 0) - there) or None
-        for warning in room.judge(needed=max(0, lower - there), virtual_size=size_to_be, preallocate=request.preallocate):
+        for warning in room.judge(needed=max(0, lower - there), virtual_size=size_to_be, preallocate=bool(request.preallocate)):
             meter.note(warning)
+        for told in await asyncio.to_thread(target.prepare, span=_span(judged, virtual)):
+            meter.note(told)
         trip = Trip(
             request=request, source=source, found=found, extents=judged.extents, course=judged.course, route=judged.route,
             target=target, resume=unfinished.resume, checkpoints=unfinished.checkpoints, guard=room.guard(), pinned=pinned,
@@ -167,29 +182,31 @@ async def _land(
         size = await _grow(request, target, landed.virtual_size)
         meter.enter("syncing")
         with meter.clock("sync").working():
+            if request.preallocate == "full":
+                await asyncio.to_thread(target.fill)
             await asyncio.to_thread(target.sync)
-        allocated = target.allocated()
+        unfinished.settle()
+        allocated = size if target.capacity is not None else target.allocated()  # a device does not tell
         took_part = await versions.gather(ran_tool=landed.sandbox != NO_TOOL)
         meter.enter("publishing")
         receipt = _receipt(
             source, judged, landed, digests, verified, meter, path=target.path, size=size, allocated=allocated, versions=took_part
         )
+        unfinished.finishing(request, receipt)
+        target.publish()  # not in a thread: a cancelled wait could leave a target behind
+        unfinished.published()
+        return receipt
     except BaseException as error:
         unfinished.broken(error)
         raise
-        unfinished.settle()
 
 
-def _bond(request: ImportRequest, source: Source, judged: Judged, target: Target) -> Bond | None:
+def _bond(request: ImportRequest, source: Source, judged: Judged, target: Landing) -> Bond | None:
     image = judged.found.image
     shape: dict[str, object] = {"found": judged.found.format.value}
     if image is not None:
         shape |= {"virtual_size": image.virtual_size, "span": list(image.raw_span or ())}
     return resume.bond(request, source.facts, source.head, image=shape, way=judged.route.way, target=target.identity, piece=PIECE)
-        unfinished.finishing(request, receipt)
-        target.publish()  # not in a thread: a cancelled wait could leave a target behind
-        unfinished.published()
-        return receipt
 
 
 def needed_at_least(extents: Extents | None, virtual_size: int | None, image: Image | None) -> int:
@@ -204,12 +221,21 @@ def needed_at_least(extents: Extents | None, virtual_size: int | None, image: Im
     return extents.data_bytes // max(1, block >> 20)
 
 
-async def _grow(request: ImportRequest, target: Target, virtual: int) -> int:
+def _span(judged: Judged, virtual: int | None) -> int | None:
+    """Return how much of the target must read as zeroes before it is written; see Landing.prepare."""
+    if judged.route.way in (route.Way.COPY, route.Way.STREAM, route.Way.DECODE, route.Way.BLOCKS):
+        return 0
+    return None if judged.route.way is route.Way.SPILL else virtual
+
+
+async def _grow(request: ImportRequest, target: Landing, virtual: int) -> int:
     if request.size is None:
         return virtual
     if request.size < virtual:
         raise Failure("shrink", "--size is smaller than the disk in the image", size=request.size, virtual_size=virtual)
     await asyncio.to_thread(target.size_to, request.size, request.preallocate)
+    if not target.reads_zero:
+        await asyncio.to_thread(target.punch, virtual, request.size - virtual)
     return request.size
 
 
@@ -231,6 +257,7 @@ def _receipt(
         allocated_size=allocated,
         source_length=source.facts.length,
         bytes_fetched=meter.fetched,
+        bytes_resumed=meter.resumed,
         bytes_decoded=meter.decoded,
         bytes_written=allocated if ran_tool else meter.written,
         bytes_zero=max(0, size - allocated) if ran_tool else meter.zeroes,
@@ -242,7 +269,6 @@ def _receipt(
         connections=meter.most_connections,
         connections_reason=meter.connections_reason,
         peak_rss=_high_water(),
-        bytes_resumed=meter.resumed,
         sandbox=landed.sandbox,
         versions=versions,
         notes=tuple(meter.notes),

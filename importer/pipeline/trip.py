@@ -6,8 +6,8 @@ from importer.api.request import ImportRequest
 from importer.disk.chart import Course
 from importer.disk.extents import Extents
 from importer.disk.image import Format
+from importer.disk.landing import Landing
 from importer.disk.space import SpaceGuard
-from importer.disk.target import Target
 from importer.pipeline.checkpoint import Checkpoints
 from importer.pipeline.digest import Digests
 from importer.pipeline.judge import Found
@@ -16,6 +16,7 @@ from importer.pipeline.patience import Policy
 from importer.pipeline.pinned import Pinned
 from importer.pipeline.resume import Resume
 from importer.pipeline.route import Route
+from importer.pipeline.writer import Wipe
 from importer.sources.protocol import Source
 
 NO_TOOL = "no tool was run"
@@ -31,7 +32,7 @@ class Trip:
     extents: Extents | None
     course: Course | None
     route: Route
-    target: Target
+    target: Landing
     resume: Resume
     checkpoints: Checkpoints | None
     """Where it is written down what landed; None on ways that begin anew."""
@@ -40,6 +41,11 @@ class Trip:
     digests: Digests
     meter: Meter
     policy: Policy
+
+    @property
+    def wipe(self) -> Wipe | None:
+        """What makes ranges of the target zero, None where all that is not written reads as zeroes."""
+        return None if self.target.reads_zero else self.target.punch
 
     @property
     def connections(self) -> int:

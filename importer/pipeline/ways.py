@@ -4,7 +4,6 @@ A room that not every way leads through is opened where it is needed: together t
 """
 
 import asyncio
-import os
 
 from importer.api.failure import Failure
 from importer.disk import detect
@@ -25,6 +24,8 @@ async def walk(trip: Trip) -> Landed:
     facts = trip.source.facts
     trip.meter.fetch_total = facts.served_length or facts.length
     match trip.route.way:
+        case Way.BLANK:
+            return await _blank(trip)
         case Way.COPY:
             return await _copy(trip)
         case Way.STREAM | Way.DECODE | Way.BLOCKS:
@@ -39,13 +40,20 @@ async def walk(trip: Trip) -> Landed:
             return await spilling.spill(trip)
 
 
+async def _blank(trip: Trip) -> Landed:
+    assert trip.request.size is not None
+    await asyncio.to_thread(trip.target.size_to, trip.request.size, trip.request.preallocate)
+    trip.meter.zeroes = trip.request.size
+    return Landed(format=Format.RAW, virtual_size=trip.request.size)
+
+
 async def _copy(trip: Trip) -> Landed:
     image = trip.found.image
     assert image is not None
     assert image.raw_span is not None
     trip.meter.enter("transferring")
     await asyncio.to_thread(trip.target.size_to, image.virtual_size, trip.request.preallocate)
-    writer = Writer(trip.target, trip.meter, trip.guard)
+    writer = Writer(trip.target, trip.meter, trip.guard, trip.wipe)
     await transfer.bring(trip, writer, until=image.raw_span[1], cap=_uncapped, resume=trip.resume)
     return Landed(format=image.format, virtual_size=image.virtual_size)
 
@@ -54,17 +62,17 @@ async def _stream(trip: Trip) -> Landed:
     """Raw bytes whose end only the stream shows."""
     trip.meter.enter("transferring")
     # What comes once more mostly is on the disk already; blocks of xz are left out if they are.
-    writer = (Amender if trip.resume.amends else Writer)(trip.target, trip.meter, trip.guard)
+    writer = (Amender if trip.resume.amends else Writer)(trip.target, trip.meter, trip.guard, trip.wipe)
     if trip.found.wrapper is None:
         total = await transfer.bring(trip, writer, until=None, cap=_cap(trip))
     else:
         total = await transfer.decode(trip, writer, _cap(trip))
     size, found = total, Format.RAW
     if total >= 512 and trip.request.format is None:
-        tail = await asyncio.to_thread(os.pread, trip.target.fd, 512, total - 512)
+        tail = await asyncio.to_thread(trip.target.read, total - 512, 512)
         if detect.is_fixed_vhd_footer(tail, total):
             size, found = total - 512, Format.VHD
-    await asyncio.to_thread(os.ftruncate, trip.target.fd, size)
+    await asyncio.to_thread(trip.target.cut, size, total)
     await asyncio.to_thread(trip.target.size_to, size, trip.request.preallocate)
     return Landed(format=found, virtual_size=size)
 
@@ -93,6 +101,7 @@ async def _native(trip: Trip) -> Landed:
     assert course is not None
     trip.meter.enter("transferring")
     await asyncio.to_thread(trip.target.size_to, image.virtual_size, trip.request.preallocate)
+    before = course.pieces(length, PIECE)
     course = course.without(trip.resume.done, PIECE)
     needed = course.pieces(length, PIECE)
     if trip.digests.wanted:
@@ -104,7 +113,6 @@ async def _native(trip: Trip) -> Landed:
     fetch = Fetcher(trip.source, orders, trip.meter, connections=trip.connections, policy=trip.policy).run()
     writer = Writer(trip.target, trip.meter, trip.guard)
     unpacker = unpack.Unpacker(native.packing(image), writer, trip.meter, virtual_size=image.virtual_size)
-    before = course.pieces(length, PIECE)
     done = trip.checkpoints.done if trip.checkpoints else None
     await transfer.together(fetch, unpack.unpack(orders, course, unpacker, trip.digests, done), orders.stop, trip.checkpoints)
     if trip.resume.begins_anew:  # what the tables do not map is zero, too

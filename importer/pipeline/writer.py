@@ -3,7 +3,8 @@
 Called from worker threads; the target's own calls release the GIL.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 from importer.disk import zeroes
 from importer.disk.space import SpaceGuard
@@ -11,6 +12,8 @@ from importer.pipeline.meter import Meter
 from machinery.process import syscalls
 
 PUSH = 16 << 20
+Wipe: TypeAlias = Callable[[int, int], None]
+"""Takes an offset and a size."""
 LONG = 128 << 10
 """Runs from which on a write of its own to the device beats a copy into the page cache."""
 
@@ -33,13 +36,14 @@ class Sink(Protocol):
 
 
 class Writer:
-    """Writes what is not zero into a sink whose unwritten parts read as zeroes."""
+    """Writes what is not zero; zeroes are left out where the sink reads as zeroes already."""
 
-    def __init__(self, sink: Sink, meter: Meter, guard: SpaceGuard | None) -> None:
-        """Write into `sink`; `guard` watches the space left."""
+    def __init__(self, sink: Sink, meter: Meter, guard: SpaceGuard | None, wipe: Wipe | None = None) -> None:
+        """Write into `sink`; `guard` watches the space left. `wipe` makes its ranges zero, None where they are."""
         self._sink = sink
         self._meter = meter
         self._guard = guard
+        self._wipe = wipe
         self._clock = meter.clock("write")
         self._unpushed = 0
         self._low = 0
@@ -50,6 +54,8 @@ class Writer:
             for start, size, empty in zeroes.runs(view):
                 if empty:
                     self._meter.zeroes += size
+                    if self._wipe:
+                        self._wipe(offset + start, size)
                     continue
                 if self._guard:
                     self._guard.wrote(size)

@@ -11,7 +11,7 @@ from typing import Any
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4  # linux/fs.h: SYNC_FILE_RANGE_*
-_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
+_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 1, 2, 16  # linux/falloc.h
 _NOREPLACE = 1  # linux/fs.h: RENAME_NOREPLACE
 
 
@@ -59,6 +59,11 @@ def sync_file_range(fd: int, start: int, size: int, *, wait: bool = False) -> No
 def punch_hole(fd: int, start: int, size: int) -> None:
     """Give the blocks of `size` bytes from `start` back; they read as zeroes. The file keeps its length."""
     _check(_fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, start, size))
+
+
+def zero_range(fd: int, start: int, size: int) -> None:
+    """Make `size` bytes from `start` read as zeroes; the kernel writes them where a block device has no faster way."""
+    _check(_fallocate(fd, _ZERO_RANGE | _KEEP_SIZE, start, size))
 
 
 def rename_noreplace(directory: int, old: str, new: str) -> None:

@@ -16,6 +16,7 @@ from importer.disk import qemu_img
 from importer.disk.image import Format
 from importer.disk.space import SpaceGuard
 from importer.disk.target import Target
+from importer.disk.tool_part import ToolPart
 from importer.pipeline import nbd
 from machinery.process import child, confine
 
@@ -109,7 +110,7 @@ async def convert(
         return await qemu_img.convert(
             format=format,
             nbd_fd=fd,
-            target_fd=target.fd,
+            part=ToolPart(fd=target.fd),
             compressed=compressed,
             direct=target.takes_direct(),
             confinement=confinement,
@@ -221,7 +222,9 @@ async def test_an_import_that_ends_while_it_runs_takes_the_tool_along(
     async with served(Bytes(data, gate=asyncio.Event())) as fd:
         guard = SpaceGuard(lambda: 0, reserve=1) if how == "guard" else None
         task = asyncio.create_task(
-            qemu_img.convert(format=Format.QCOW2, nbd_fd=fd, target_fd=target.fd, compressed=True, direct=False, guard=guard)
+            qemu_img.convert(
+                format=Format.QCOW2, nbd_fd=fd, part=ToolPart(fd=target.fd), compressed=True, direct=False, guard=guard
+            )
         )
         await _until_running(f"/dev/fd/{target.fd}")
         if how == "cancelled":

@@ -25,16 +25,16 @@ def test_a_full_file_system_is_no_space(small: Path) -> None:
 
 def test_a_preallocation_that_does_not_fit_is_no_space(small: Path) -> None:
     with opened(small / "disk") as target, pytest.raises(Failure) as caught:
-        target.size_to(64 * MIB, preallocate=True)
+        target.size_to(64 * MIB, preallocate="falloc")
     assert caught.value.code == "no-space"
     assert tree(small) == []
 
 
 def test_a_preallocated_disk_has_all_its_blocks(tmp_path: Path) -> None:
     with opened(tmp_path / "disk") as target:
-        target.size_to(3 * MIB, preallocate=True)
+        target.size_to(3 * MIB, preallocate="falloc")
         assert target.allocated() >= 3 * MIB
-        target.size_to(0, preallocate=True)
+        target.size_to(0, preallocate="falloc")
 
 
 def test_a_disk_beyond_what_the_file_system_can_hold_is_refused(tmp_path: Path) -> None:

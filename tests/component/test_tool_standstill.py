@@ -15,6 +15,7 @@ from importer.api.failure import Failure
 from importer.disk import qemu_img
 from importer.disk.image import Format
 from importer.disk.target import Target
+from importer.disk.tool_part import ToolPart
 from machinery.process import confine
 
 Get = Callable[..., Path]
@@ -57,7 +58,7 @@ async def convert(
     with Target.open(str(landing / "disk"), force=False) as target:
         async with asyncio.timeout(30):
             await qemu_img.convert(
-                format=Format.VHD, nbd_fd=target.fd, target_fd=target.fd, compressed=False, direct=False, pulse=pulse,
+                format=Format.VHD, nbd_fd=target.fd, part=ToolPart(fd=target.fd), compressed=False, direct=False, pulse=pulse,
                 confinement=confinement,
             )  # fmt: skip
 

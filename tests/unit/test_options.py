@@ -55,7 +55,7 @@ def test_every_option_reaches_the_request():
     assert (request.checksum_url, request.digest) == ("https://images.example/SHA256SUMS", "md5")
     assert (request.decoder_memory, request.scratch_dir, request.reserve) == (64 << 20, "/var/tmp", 0)
     assert request.force
-    assert request.preallocate
+    assert request.preallocate == "falloc"
     assert request.access.headers == (("X-A", "1"), ("X-B", "2"))
     assert (request.access.connections, request.access.proxy, request.access.ca_file) == (7, "http://proxy:3128", "ca.pem")
     assert request.access.allow_addresses == ("10.0.0.0/8",)
@@ -199,7 +199,7 @@ def test_one_header_given_twice_is_refused(tmp_path: Path):
 
 def test_inspect_takes_what_an_import_would_be_judged_by():
     request = asked("inspect", URL, "--for", "/srv", "--preallocate", "--max-size", "1Gi", "--reserve", "1M")
-    assert (request.target, request.preallocate, request.max_size, request.reserve) == ("/srv", True, 1 << 30, 10**6)
+    assert (request.target, request.preallocate, request.max_size, request.reserve) == ("/srv", "falloc", 1 << 30, 10**6)
 
 
 def test_a_file_of_docker_is_for_container_images_and_stays_a_file(tmp_path: Path):

@@ -6,6 +6,7 @@ import pytest
 
 from importer.disk import qemu_img
 from importer.disk.image import Format
+from importer.disk.tool_part import ToolPart
 from machinery.process.child import Ended
 
 FILE = '"file":{"driver":"nbd","server":{"type":"fd","str":"7"}}'
@@ -20,21 +21,29 @@ GOLDEN = {
 
 @pytest.mark.parametrize("format", GOLDEN)
 def test_the_command_is_as_reviewed(format: Format) -> None:
-    argv = qemu_img.convert_argv(format=format, nbd_fd=7, target_fd=9, compressed=False, direct=True)
+    argv = qemu_img.convert_argv(format=format, nbd_fd=7, part=ToolPart(fd=9), compressed=False, direct=True)
     flags = ["-n", "--target-is-zero", "-W", "-m", "16", "-t", "none", "-O", "raw"]
     assert argv == ["qemu-img", "convert", *flags, "json:" + GOLDEN[format], "/dev/fd/9"]
     json.loads(GOLDEN[format])
 
 
+def test_a_part_of_a_device_is_written_at_its_own_place() -> None:
+    part = ToolPart(fd=9, span=(1 << 20, 3 << 20), device=True)
+    argv = qemu_img.convert_argv(format=Format.VHD, nbd_fd=7, part=part, compressed=False, direct=True)
+    place = "driver=raw,offset=1048576,size=2097152,file.driver=host_device,file.filename=/dev/fd/9"
+    source = f'{{"driver":"raw","offset":1048576,"size":2097152,"file":{GOLDEN[Format.VHD]}}}'
+    assert argv[-3:] == ["--target-image-opts", f"json:{source}", place]
+
+
 @pytest.mark.parametrize(("compressed", "direct"), [(True, True), (True, False), (False, False)])
 def test_compressed_images_and_file_systems_without_direct_io_go_through_the_page_cache(compressed: bool, direct: bool) -> None:
-    argv = qemu_img.convert_argv(format=Format.QCOW2, nbd_fd=7, target_fd=9, compressed=compressed, direct=direct)
+    argv = qemu_img.convert_argv(format=Format.QCOW2, nbd_fd=7, part=ToolPart(fd=9), compressed=compressed, direct=direct)
     assert argv[argv.index("-t") + 1] == "writeback"
 
 
 def test_raw_is_not_for_qemu_img() -> None:
     with pytest.raises(KeyError):
-        qemu_img.convert_argv(format=Format.RAW, nbd_fd=7, target_fd=9, compressed=False, direct=False)
+        qemu_img.convert_argv(format=Format.RAW, nbd_fd=7, part=ToolPart(fd=9), compressed=False, direct=False)
 
 
 @pytest.mark.parametrize(
