@@ -59,8 +59,10 @@ class Checkpoints:
             self._due.set()
 
     def mark(self, mark: Mark) -> None:
-        """Take note that all data before a mark was written. May be called in any thread."""
+        """Take note that all data before a mark was written."""
         self._mark = mark
+        if mark.disk - (self._marked.disk if self._marked else 0) >= EVERY_BYTES:
+            self._due.set()
 
     async def run(self) -> None:
         """Save whenever it is due, until cancelled. Raises Failure."""

@@ -40,7 +40,7 @@ class Pieces(Protocol):
 
 BEGINNING = Mark(source=0, disk=0)
 Passed = Callable[[Mark], None]
-"""Hears, in a decoder's thread, where its stream could be begun anew: all before is written."""
+"""Hears, on the loop, where a stream could be begun anew: all before is written."""
 Done = Callable[[int, int], None]
 """Hears of each piece or block whose data was written: its number, its bytes. Called on the loop."""
 
@@ -144,7 +144,7 @@ async def decode(
     """
     from importer.disk import wrappers  # the decoders' libraries take 10 ms to load
 
-    feed = Feed()
+    feed, loop = Feed(), asyncio.get_running_loop()
     total = 0
 
     def work() -> None:
@@ -154,7 +154,7 @@ async def decode(
 
     def marks(source: int, disk: int) -> None:
         if passed is not None:
-            passed(Mark(source=begin.source + source, disk=begin.disk + disk))
+            loop.call_soon_threadsafe(passed, Mark(source=begin.source + source, disk=begin.disk + disk))
 
     def push(piece: Piece, done: Callable[[], object]) -> None:
         if view := piece.view[max(0, begin.source - piece.start) :]:
