@@ -53,6 +53,9 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
             "the source is a known kind of file that is no disk image",
             "check the URL; if these bytes really are a raw disk, say --format raw",
         ),
+        "not-an-archive": Entry(
+            Exit.DATA, "the source is no tar archive", "leave --content archive out if it is a disk image; else check the URL"
+        ),
         "empty": Entry(Exit.DATA, "the source holds no bytes", "check the URL"),
         "unsafe": Entry(
             Exit.DATA,
@@ -126,15 +129,17 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
             Exit.SOFTWARE, "a tool failed in a way that is not the image's fault", "read the evidence; report it if it persists"
         ),
         # -- 73: the target
-        "target-exists": Entry(Exit.CANTCREAT, "the target exists", "choose another name, or replace it with --force"),
+        "target-exists": Entry(
+            Exit.CANTCREAT, "the target exists, or the device holds something", "choose another, or replace it with --force"
+        ),
         "target-directory": Entry(Exit.CANTCREAT, "the target's directory cannot be used", "create it or choose another"),
         "target-unsupported": Entry(
-            Exit.CANTCREAT, "the target is neither a file to be nor a directory", "give a path for a new file"
+            Exit.CANTCREAT, "the target cannot be made into a disk", "give a path for a new file, a directory or a block device"
         ),
         "no-space": Entry(Exit.CANTCREAT, "the disk does not fit", "free space, choose another target, or lower --reserve"),
         # -- 74, 75, 77
         "io": Entry(Exit.IOERR, "reading or writing failed on this machine", "check the kernel log and the file system"),
-        "busy": Entry(Exit.TEMPFAIL, "another import holds this target", "wait for it, or choose another target"),
+        "busy": Entry(Exit.TEMPFAIL, "something else uses this target", "wait for it, or choose another target"),
         "stalled": Entry(Exit.TEMPFAIL, "no byte arrived for too long", "try again later, or another mirror"),
         "overloaded": Entry(Exit.TEMPFAIL, "the server asks to come back later", "try again later with fewer --connections"),
         "interrupted": Entry(Exit.TEMPFAIL, "stopped by a signal", "run the same command again"),

@@ -40,9 +40,9 @@ class Room:
     def around(cls, path: str, reserve: int | None) -> "Room":
         """Look where a target of this path would be: a file to be, an existing directory, or a block device."""
         if is_device(path):
-            from importer.disk import device
+            from importer.disk import device_claim
 
-            size = device.size_of(path)
+            size = device_claim.size_of(path)
             return cls(directory="", free=size, reserve=0, capacity=size)
         if os.path.isdir(path):
             return cls.at(path, reserve, own_names=(DEFAULT_NAME,))

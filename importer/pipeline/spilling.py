@@ -39,7 +39,7 @@ async def spill(trip: Trip) -> Landed:
         trip.meter.note(f"a spill of up to {show_size(limit)} in {directory}: {trip.route.reason}")
         trip.meter.enter("spilling")
         guard = trip.guard
-        if trip.request.scratch_dir is not None:
+        if trip.request.scratch_dir is not None or guard is None:
             guard = SpaceGuard(file.free_space, reserve_of(file.fd, trip.request.reserve))
         writer = Writer(file, trip.meter, guard)
         if trip.found.wrapper is None:

@@ -87,12 +87,15 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def form_of(kind: str, disk: Path, folder: Path) -> Path:
-    if kind.startswith("raw"):
-        return images.wrap(disk, "gzip", folder / "image.gz") if kind == "raw.gz" else disk
+    if "." in kind:
+        kind, _, wrapper = kind.partition(".")
+        return images.wrap(form_of(kind, disk, folder), {"gz": "gzip"}.get(wrapper, wrapper), folder / "wrapped")
+    if kind == "raw":
+        return disk
     return images.convert(disk, VHD if kind == "vhd" else KINDS[kind], folder / "image")
 
 
-@pytest.mark.parametrize("kind", ["raw", "raw.gz", "qcow2", "qcow2-zlib", "vhd"])
+@pytest.mark.parametrize("kind", ["raw", "raw.gz", "raw.xz", "qcow2", "qcow2-zlib", "vhd", "vhd.gz"])
 @pytest.mark.parametrize("remote", [True, False], ids=["http", "file"])
 def test_a_device_full_of_old_bytes_holds_the_disk_and_nothing_else(
     kind: str, remote: bool, loop: Loop, disk: Path, tmp_path: Path

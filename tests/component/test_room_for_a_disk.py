@@ -87,3 +87,15 @@ def test_direct_writing_is_told_by_trying(tmp_path: Path) -> None:
             assert not target.takes_direct()
         else:
             assert target.takes_direct()
+
+
+def test_a_full_disk_has_no_hole_and_reads_the_same(tmp_path: Path) -> None:
+    with opened(tmp_path / "disk.img") as target:
+        target.size_to(5 * MIB + 512, preallocate="full")
+        target.write(MIB, b"x" * MIB)
+        target.write(4 * MIB + 5, b"y")
+        target.fill()
+        target.sync()
+        assert os.lseek(target.fd, 0, os.SEEK_HOLE) == 5 * MIB + 512
+        expected = bytes(MIB) + b"x" * MIB + bytes(2 * MIB + 5) + b"y" + bytes(MIB + 506)
+        assert target.read(0, 6 * MIB) == expected

@@ -247,3 +247,9 @@ def test_version_is_printed(capsys):
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("slipstream ")
+
+
+@pytest.mark.parametrize(("words", "how"), [(["--preallocate"], "falloc"), (["--preallocate", "full"], "full"), ([], None)])
+def test_preallocation_does_not_swallow_the_source(words: list[str], how: str | None) -> None:
+    chosen = options.spelled_out(["import", *words, URL, "disk.img"])
+    assert (chosen[-2:], asked(*chosen).preallocate) == ([URL, "disk.img"], how)
