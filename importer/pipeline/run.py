@@ -169,7 +169,7 @@ async def _land(
         size_to_be = max(0, max(virtual or 0, request.size or 0) - there) or None
         for warning in room.judge(needed=max(0, lower - there), virtual_size=size_to_be, preallocate=bool(request.preallocate)):
             meter.note(warning)
-        for told in await asyncio.to_thread(target.prepare, span=_span(judged, virtual)):
+        for told in await asyncio.to_thread(target.prepare, span=_span(request, judged, virtual)):
             meter.note(told)
         trip = Trip(
             request=request, source=source, found=found, extents=judged.extents, course=judged.course, route=judged.route,
@@ -221,11 +221,11 @@ def needed_at_least(extents: Extents | None, virtual_size: int | None, image: Im
     return extents.data_bytes // max(1, block >> 20)
 
 
-def _span(judged: Judged, virtual: int | None) -> int | None:
+def _span(request: ImportRequest, judged: Judged, virtual: int | None) -> int | None:
     """Return how much of the target must read as zeroes before it is written; see Landing.prepare."""
     if judged.route.way in (route.Way.COPY, route.Way.STREAM, route.Way.DECODE, route.Way.BLOCKS):
         return 0
-    return None if judged.route.way is route.Way.SPILL else virtual
+    return None if judged.route.way is route.Way.SPILL or virtual is None else max(virtual, request.size or 0)
 
 
 async def _grow(request: ImportRequest, target: Landing, virtual: int) -> int:

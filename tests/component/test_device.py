@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import content
+from builders import content, images
 from tools import needs_root, tool, tree, without
 
 from importer.api.failure import Failure
+from importer.api.request import ImportRequest
 from importer.disk import device as devices
 from importer.disk import holders
 from importer.disk.device import HEAD, Device
+from importer.pipeline.meter import Silent
+from importer.pipeline.run import run
 from machinery.process import syscalls
 
 MIB = 1 << 20
@@ -73,6 +76,26 @@ def test_where_zeroing_is_slow_the_disk_is_right_and_only_what_must_be_is_zeroed
     device.publish()
     assert there(path)[: 3 * MIB] == EXPECTED
     assert there(path)[3 * MIB :] == (OLD[3 * MIB :] if span is not None else bytes(5 * MIB))
+
+
+@pytest.mark.parametrize("kind", ["raw", "gzip", "xz", "qcow2", "vhd-dynamic"])
+@pytest.mark.parametrize("size", [None, 7 * MIB])
+async def test_where_zeroing_is_slow_whole_imports_are_right(
+    kind: str, size: int | None, path: str, slow: None, tmp_path: Path
+) -> None:
+    raw = tmp_path / "disk.raw"
+    raw.write_bytes(EXPECTED + bytes(3 * MIB))
+    if kind in images.KINDS:
+        image = images.convert(raw, images.KINDS[kind], tmp_path / "image")
+    else:
+        image = images.wrap(raw, kind, tmp_path / "image")
+    receipt = await run(ImportRequest(source=str(image), target=path, size=size), Silent())
+    there_now = there(path)
+    end = size or receipt.virtual_size
+    assert there_now[:end] == EXPECTED + bytes(end - 3 * MIB)
+    end = -(-end // 4096) * 4096
+    assert there_now[end:] == OLD[end:]
+    assert any("stays as it was" in note for note in receipt.notes)
 
 
 def test_where_zeroing_is_slow_that_is_said(path: str, slow: None) -> None:
