@@ -1,12 +1,14 @@
 """Block devices as targets: nothing is lost by mistake, nothing old shines through, and a disk that is not whole never boots."""
 
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -289,3 +291,22 @@ def test_another_medium_under_the_same_number_is_begun_anew(loop: Loop, disk: Pa
         outcome = loop.run(server.url()).succeeded()
     assert outcome.receipt["bytes_resumed"] == 0
     assert loop.holds(data)
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "raw.gz", "raw.xz", "vhd"])
+@pytest.mark.parametrize("count", [3, pytest.param(50, marks=pytest.mark.long)])
+def test_whenever_it_is_killed_the_disk_is_whole_or_does_not_boot(
+    kind: str, count: int, loop: Loop, disk: Path, tmp_path: Path
+) -> None:
+    chance, data = random.Random(kind), form_of(kind, disk, tmp_path).read_bytes()
+    with BadServer(Paced(data, rate=len(data))) as server:  # for a second or so
+        for _ in range(count):
+            with Running("import", server.url(), loop.path, env=loop.env) as running:
+                with suppress(subprocess.TimeoutExpired):
+                    running.process.wait(0.3 + chance.uniform(0, 1.2))
+                running.kill()
+                outcome = running.finish()
+            if loop.bytes(4096) != bytes(4096):
+                assert loop.holds(disk.read_bytes()) or loop.bytes() == OLD, outcome.said
+    loop.run(disk, "--force").succeeded()
+    assert loop.holds(disk.read_bytes())
