@@ -9,7 +9,7 @@ from typing import NoReturn, get_args
 
 from importer import credentials, registry_options, s3_options
 from importer.api.failure import Failure
-from importer.api.request import Access, Algorithm, Checksum, ImportRequest, Preallocate
+from importer.api.request import Access, Algorithm, Checksum, Content, ImportRequest, Preallocate
 from importer.disk.image import Format
 from importer.terminal import Out
 from machinery.values.quantity import parse_size
@@ -20,9 +20,7 @@ MOST_CONNECTIONS = 32
 
 _DESCRIPTION = "Stream a disk image into a raw disk. It is judged first and decoded while it downloads."
 _SOURCE = "an http(s), s3, docker or file URL, a path, -, blank:, or @FILE that holds the URL"
-_EPILOG = (
-    "Sizes: 4096, 10Gi, 1.5G. Exit: 0 done, 64 usage, 65 image, 69 source, 70 fault, 73 target, 74 I/O, 75 retry, 77 denied."
-)
+_EPILOG = "Sizes: 10Gi. Exit: 64 usage, 65 image, 69 source, 70 fault, 73 target, 74 I/O, 75 retry, 77 denied."
 
 
 class Help(argparse.HelpFormatter):
@@ -71,6 +69,8 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help=_SOURCE)
     parser.add_argument("target", metavar="TARGET", help="the raw file to be, a directory (disk.img in it), or a block device")
     image = _add_image(parser)
+    contents = get_args(Content)
+    image.add_argument("--content", metavar="WHAT", choices=contents, default="disk", help="archive: extract a tar (disk)")
     image.add_argument("--decoder-memory", metavar="SIZE", type=_size, default=256 << 20, help="most a decoder may take (256Mi)")
     checks = parser.add_argument_group("verification")
     checks.add_argument("--checksum", metavar="ALGO:HEX", type=_checksum, help="refuse other bytes; sha256, sha512, sha1 or md5")
@@ -217,8 +217,10 @@ def _with_import_options(request: ImportRequest, chosen: argparse.Namespace) -> 
         credentials.refuse_userinfo("--checksum-url", chosen.checksum_url)
     if chosen.json and chosen.receipt == "-":
         raise Failure("usage", "--json and --receipt - both write to standard output", hint="--json prints the receipt already")
+    _refuse_disk_options(chosen)
     return replace(
         request,
+        content=chosen.content,
         checksum=chosen.checksum,
         checksum_url=chosen.checksum_url,
         digest=chosen.digest,
@@ -227,3 +229,11 @@ def _with_import_options(request: ImportRequest, chosen: argparse.Namespace) -> 
         force=chosen.force,
         restart=chosen.restart,
     )
+
+
+def _refuse_disk_options(chosen: argparse.Namespace) -> None:
+    """Raise Failure("usage") for options that say nothing of an archive."""
+    given = [name for name in ("format", "size", "preallocate", "scratch_dir", "force") if getattr(chosen, name)]
+    if chosen.content == "archive" and given:
+        option = "--" + given[0].replace("_", "-")
+        raise Failure("usage", f"{option} is for disks, not for archives", hint=f"leave {option} or --content archive out")

@@ -102,7 +102,9 @@ def receipt_page(receipt: Receipt) -> str:
     rows = [
         ("imported", one.source),
         ("to", one.target),
-        ("disk", f"{show_size(one.virtual_size)} virtual, {show_size(one.allocated_size)} allocated{share}"),
+        ("disk", f"{show_size(one.virtual_size)} virtual, {show_size(one.allocated_size)} allocated{share}")
+        if one.members is None
+        else ("archive", f"{_count(one.members, 'member')}, {show_size(one.virtual_size)} of files"),
         ("format", one.format + (f" in {one.wrapper}" if one.wrapper else "")),
         ("route", one.route),
         ("bytes", f"{moved}, {show_size(one.bytes_zero)} skipped as zero{spilled}"),

@@ -83,6 +83,8 @@ class Receipt:
     """What confined qemu-img, or "no tool was run"."""
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    members: int | None = None
+    """Of an archive that was extracted; its sizes are then those of its files together."""
 
     def as_json(self) -> dict[str, object]:
         """Return a JSON object with every field."""

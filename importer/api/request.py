@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Algorithm = Literal["sha256", "sha512", "sha1", "md5"]
+Content = Literal["disk", "archive"]
+"""What the source holds: one disk, or an archive of files for a directory."""
 Preallocate = Literal["falloc", "full"]
 """How the whole disk's blocks are had: reserved, or reserved and then written, with zeroes where there is no data."""
 
@@ -70,6 +72,7 @@ class ImportRequest:
 
     source: str
     target: str
+    content: Content = "disk"
     format: str | None = None
     """A value of disk.image.Format that overrides recognition by content."""
     size: int | None = None

@@ -14,6 +14,7 @@ from importer.disk.image import SECTOR, Format, Wrapper
 from importer.disk.texts import text_label
 
 RAW_HINT = "if these bytes really are the disk, import them as they are with --format raw"
+ARCHIVE_HINT = "extract it into a directory with --content archive; if these bytes are the disk itself, say --format raw"
 
 FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a ZIP archive"),
@@ -81,7 +82,8 @@ def recognise(head: bytes, tail: bytes, length: int | None) -> Format:
     if tail[-SECTOR:].startswith(b"koly\0\0\0\4\0\0\2\0"):
         _unread("an Apple disk image (DMG)", head)
     if foreign := _foreign(head, length):
-        raise Failure("not-a-disk", f"this is {foreign}", what=foreign, first_bytes=head[:16].hex(" "))
+        hint = ARCHIVE_HINT if is_tar(head) else None
+        raise Failure("not-a-disk", f"this is {foreign}", hint=hint, what=foreign, first_bytes=head[:16].hex(" "))
     return Format.RAW
 
 
@@ -128,9 +130,14 @@ def _foreign(head: bytes, length: int | None) -> str | None:
         return "a bzip2 file"
     if head[:3] == b"\x5d\0\0" and head[5:13] == b"\xff" * 8:
         return "an LZMA file"
-    if head[257:262] == b"ustar" or _is_tar_header(head[:SECTOR]):
+    if is_tar(head):
         return "a tar archive"
     return text_label(head, length)
+
+
+def is_tar(head: bytes) -> bool:
+    """True if what starts with `head`, of 512 bytes at least, is a tar."""
+    return head[257:262] == b"ustar" or _is_tar_header(head[:SECTOR])
 
 
 def _is_tar_header(block: bytes) -> bool:

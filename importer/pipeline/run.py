@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from importer.api.failure import Failure
@@ -66,6 +66,10 @@ def policy_of(environ: Mapping[str, str]) -> Policy:
 
 
 async def _run(request: ImportRequest, meter: Meter, policy: Policy) -> Receipt:
+    if request.content == "archive":
+        from importer.pipeline import archive  # disks need none of it
+
+        return replace(await archive.extract(request, meter, policy), peak_rss=_high_water())
     if (receipt := completed.before(request)) is not None:
         return receipt
     meter.enter("probing")

@@ -33,6 +33,7 @@ def _function(name: str, *arguments: Any) -> Any:
 
 _sync_file_range = _function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _fallocate = _function("fallocate64", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_syncfs = _function("syncfs", ctypes.c_int)
 _renameat2 = _function("renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
 
@@ -69,3 +70,13 @@ def zero_range(fd: int, start: int, size: int) -> None:
 def rename_noreplace(directory: int, old: str, new: str) -> None:
     """Rename within the directory open as `directory`. FileExistsError if `new` is there; EINVAL where unsupported."""
     _check(_renameat2(directory, os.fsencode(old), directory, os.fsencode(new), _NOREPLACE))
+
+
+def move_noreplace(old: int, new: int, name: str) -> None:
+    """Move an entry from one open directory to another of the same file system; errors as of rename_noreplace."""
+    _check(_renameat2(old, os.fsencode(name), new, os.fsencode(name), _NOREPLACE))
+
+
+def syncfs(fd: int) -> None:
+    """Write out all of the file system that `fd` lies on: for many small files far sooner done than an fsync of each."""
+    _check(_syncfs(fd))

@@ -4,7 +4,7 @@ Our own because tarfile reads pax headers of any size into memory and wants a fi
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 BLOCK = 512
@@ -43,6 +43,10 @@ class Member:
     offset: int
     link: str = ""
     """What a link leads to."""
+    mode: int = 0o644
+    """Permission bits with setuid, setgid and sticky."""
+    mtime_ns: int = 0
+    """Nanoseconds since 1970; 0 where the header tells nothing sensible."""
 
 
 class BadTar(ValueError):
@@ -61,6 +65,8 @@ _KINDS = {
     b"3": Kind.CHARACTER_DEVICE, b"4": Kind.BLOCK_DEVICE, b"5": Kind.DIRECTORY, b"6": Kind.FIFO, b"S": Kind.SPARSE,
 }  # fmt: skip
 _LENGTH = re.compile(rb"([0-9]{1,7}) ")
+_SECONDS = re.compile(rb"(-?)([0-9]{1,12})(?:\.([0-9]{0,40}))?")
+_LATEST = 253_402_300_800
 _HEADER_ONLY = b"123456"
 """Types whose size, if there is one, counts no data in the stream."""
 
@@ -73,6 +79,7 @@ class _Said:
     name: str | None = None
     link: str | None = None
     size: int | None = None
+    mtime_ns: int | None = None
     sparse: bool = False
 
 
@@ -189,6 +196,8 @@ class TarScanner:
             said.link = records["linkpath"].decode("utf-8", "surrogateescape")
         if records.get("size"):
             said.size = _decimal(records["size"], self.position)
+        if records.get("mtime"):
+            said.mtime_ns = _moment(records["mtime"])
 
     def _member(self, block: bytes, flag: bytes, size: int) -> list[Member]:
         said, self._said = self._said, _Said()
@@ -202,7 +211,15 @@ class TarScanner:
             kind = Kind.DIRECTORY
         elif kind is Kind.FILE and said.sparse:
             kind = Kind.SPARSE
-        member = Member(name=name, kind=kind, size=size, offset=self.position, link=said.link or _text(block[157:257]))
+        member = Member(
+            name=name,
+            kind=kind,
+            size=size,
+            offset=self.position,
+            link=said.link or _text(block[157:257]),
+            mode=_lenient(block[100:108]) & 0o7777,
+            mtime_ns=_lenient(block[136:148]) * 10**9 if said.mtime_ns is None else said.mtime_ns,
+        )
         if flag == b"S" and block[482]:
             self._sparse = member
             return []
@@ -214,7 +231,7 @@ class TarScanner:
             return []
         self._sparse = None
         self._skip = _padded(member.size)
-        return [Member(name=member.name, kind=member.kind, size=member.size, offset=self.position, link=member.link)]
+        return [replace(member, offset=self.position)]
 
 
 def _padded(size: int) -> int:
@@ -249,6 +266,24 @@ def _number(field: bytes, offset: int) -> int:
     if not re.fullmatch(rb"[0-7]*", text):
         raise BadTar("corrupt", "a header of the tar holds no number where one belongs", offset=offset)
     return int(text or b"0", 8)
+
+
+def _lenient(field: bytes) -> int:
+    """Return a number that nothing depends on, 0 if it is none or later than the year 9999."""
+    try:
+        number = _number(field, 0)
+    except BadTar:
+        return 0
+    return number if number < _LATEST else 0
+
+
+def _moment(text: bytes) -> int:
+    """Return the nanoseconds of a pax time such as 1700000000.25, 0 if it is none or absurd."""
+    found = _SECONDS.fullmatch(text)
+    if found is None or int(found[2]) >= _LATEST:
+        return 0
+    moment = int(found[2]) * 10**9 + int((found[3] or b"").ljust(9, b"0")[:9])
+    return -moment if found[1] else moment
 
 
 def _decimal(text: bytes, offset: int) -> int:
