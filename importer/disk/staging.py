@@ -34,9 +34,15 @@ class Staging:
         try:
             with writing(path):
                 self._lock = self._claim()
-                _empty(self._lock, self.target)
-                os.mkdir(_TREE, 0o700, dir_fd=self._lock)
-                self.tree = os.open(_TREE, _FOLDER, dir_fd=self._lock)
+                try:
+                    _empty(self._lock, self.target)
+                    os.mkdir(_TREE, 0o700, dir_fd=self._lock)
+                    self.tree = os.open(_TREE, _FOLDER, dir_fd=self._lock)
+                except BaseException:
+                    with suppress(OSError):
+                        os.rmdir(NAME, dir_fd=self.target)
+                    os.close(self._lock)
+                    raise
         except BaseException:
             os.close(self.target)
             raise

@@ -209,3 +209,22 @@ def test_data_are_skipped_without_being_held():
     left = scanner.skip()
     assert scanner.position == BLOCK + (1 << 33)
     assert left == (1 << 33) - (3 << 20)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(mode=st.integers(0, 0o7777), seconds=st.integers(0, 1 << 33))
+def test_modes_and_times_are_handed_out(form: str, mode: int, seconds: int) -> None:
+    info = tarfile.TarInfo("a")
+    info.mode, info.mtime = mode, seconds if form != "ustar" else seconds % (8**11)
+    (found,) = scan(info.tobuf(FORMATS[form]) + bytes(2 * BLOCK))
+    assert (found.mode, found.mtime_ns) == (mode, int(info.mtime) * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("said", "mtime_ns"), [("1.5", 1_500_000_000), ("-1.25", -1_250_000_000), ("7", 7 * 10**9), ("x", 0), ("9" * 12, 0)]
+)
+def test_a_pax_time_has_fractions_and_nonsense_is_no_time(said: str, mtime_ns: int) -> None:
+    info = tarfile.TarInfo("a")
+    info.pax_headers = {"mtime": said}
+    (found,) = scan(info.tobuf(tarfile.PAX_FORMAT) + bytes(2 * BLOCK))
+    assert found.mtime_ns == mtime_ns
