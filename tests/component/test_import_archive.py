@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from command import Outcome, Running, importing
+from fakes.webserver import Nginx
 
-from importer.disk.staging import NAME
-from tests.command import Outcome, Running, importing
+from importer.api.failure import Failure
+from importer.disk.staging import NAME, Staging
+from machinery.process import syscalls
 
 ARCHIVE = ("--content", "archive", "--reserve", "0")
 
@@ -256,4 +259,48 @@ def test_standard_input(tree: Path, target: Path) -> None:
         assert running.process.stdin is not None
         running.process.stdin.write(made)
         running.finish().succeeded()
+    assert shape(target) == shape(tree)
+
+
+@pytest.mark.parametrize(
+    "options", [("--size", "1Gi"), ("--format", "raw"), ("--preallocate",), ("--force",), ("--scratch-dir", "/")]
+)
+def test_options_of_disks_are_refused(target: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    extracting(tmp_path / "a", members(one("a")), target, *options).failed(64, "usage")
+    assert left(target) == []
+
+
+def test_a_full_file_system_is_left_clean(small: Path, tmp_path: Path) -> None:
+    content = members(*(one(f"{count}/{count}", data=os.urandom(1 << 20)) for count in range(8)))
+    extracting(tmp_path / "a", content, small).failed(73, "no-space")
+    assert left(small) == []
+
+
+def test_a_move_that_fails_halfway_is_taken_back(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staging = Staging(str(target))
+    try:
+        for name in "abc":
+            (target / NAME / "tree" / name).write_text("new")
+        move = syscalls.move_noreplace
+
+        def occupied(old: int, new: int, name: str) -> None:
+            if name == "b":  # somebody was faster
+                (target / "b").write_text("own")
+            move(old, new, name)
+
+        monkeypatch.setattr(syscalls, "move_noreplace", occupied)
+        with pytest.raises(Failure) as caught:
+            staging.publish()
+    finally:
+        staging.close()
+    assert caught.value.code == "target-exists"
+    assert left(target) == ["b"]
+    assert (target / "b").read_text() == "own"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_over_http(tree: Path, target: Path, tmp_path: Path, packed: bool, nginx: Nginx) -> None:
+    archive = nginx.folder / f"{tmp_path.name}.tar"
+    subprocess.run(["tar", "-C", tree, "-czf" if packed else "-cf", archive, "."], check=True, timeout=60)
+    importing(nginx.url(archive.name), target, *ARCHIVE).succeeded()
     assert shape(target) == shape(tree)
