@@ -4,6 +4,7 @@ import os
 import stat
 from typing import Protocol
 
+from importer.api.failure import Failure
 from importer.api.request import Preallocate
 from importer.disk.journal_file import JournalFile
 from importer.disk.target import Target
@@ -153,6 +154,7 @@ def open_landing(path: str, *, force: bool) -> Landing:
         from importer.disk.device import Device  # of use to few
 
         return Device.open(path, force=force)
+    _refuse_among_devices(path)
     return Target.open(path, force=force, keep=True)
 
 
@@ -163,4 +165,12 @@ def check(path: str, *, force: bool) -> None:
 
         Device.check(path, force=force)
     else:
+        _refuse_among_devices(path)
         Target.check(path, force=force)
+
+
+def _refuse_among_devices(path: str) -> None:
+    """Raise Failure("target-directory") for a mistyped device: a file there would fill the memory, and be gone soon."""
+    directory = os.path.realpath(os.path.dirname(path) or ".")
+    if directory == "/dev" or directory.startswith(("/dev/disk", "/dev/mapper")):
+        raise Failure("target-directory", "there is no such device", hint="check its name with lsblk", path=path)

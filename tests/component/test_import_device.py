@@ -178,6 +178,12 @@ def test_a_device_that_holds_something_is_overwritten_only_by_force(loop: Loop, 
     loop.run(disk).failed(73, "target-exists")
 
 
+@pytest.mark.parametrize("path", ["/dev/no-such-device", "/dev/../dev/no-such-device"])
+def test_a_mistyped_device_does_not_become_a_file(path: str, disk: Path) -> None:
+    importing(disk, path).failed(73, "target-directory")
+    assert not os.path.lexists(path)
+
+
 def test_a_mounted_device_is_busy(loop: Loop, disk: Path, tmp_path: Path) -> None:
     subprocess.run([tool("mkfs.ext4"), "-q", "-F", loop.path], check=True, timeout=60)
     place = tmp_path / "place"
