@@ -3,6 +3,7 @@
 A reader that follows the chart fetches every byte once and never seeks back, in whatever order the disk was written.
 """
 
+import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -132,6 +133,13 @@ class Course:
         """Return run `index`."""
         size = self.sizes[index]
         return Run(self.hosts[index], self.guests[index], size >> 1, bool(size & 1))
+
+    def fingerprint(self) -> str:
+        """Return a digest of all runs."""
+        digest = hashlib.sha256()
+        for column in (self.hosts, self.guests, self.sizes):
+            digest.update(column)
+        return digest.hexdigest()
 
     def without(self, done: bytes, piece: int) -> "Course":
         """Return what is left when the data of some pieces has landed: `done` holds a byte for each, 1 where it has.

@@ -210,6 +210,8 @@ def _bond(request: ImportRequest, source: Source, judged: Judged, target: Landin
     shape: dict[str, object] = {"found": judged.found.format.value}
     if image is not None:
         shape |= {"virtual_size": image.virtual_size, "span": list(image.raw_span or ())}
+    if judged.course is not None:  # tables that changed would leave data where now there is none
+        shape["course"] = judged.course.fingerprint()
     return resume.bond(request, source.facts, source.head, image=shape, way=judged.route.way, target=target.identity, piece=PIECE)
 
 

@@ -44,8 +44,11 @@ class Trip:
 
     @property
     def wipe(self) -> Wipe | None:
-        """What makes ranges of the target zero, None where all that is not written reads as zeroes."""
-        return None if self.target.reads_zero else self.target.punch
+        """What makes ranges of the target zero, None where all that is not written reads as zeroes.
+
+        An interrupted import may have written anything where its record does not reach: a source may have lied then.
+        """
+        return None if self.target.reads_zero and self.resume.begins_anew else self.target.punch
 
     @property
     def connections(self) -> int:

@@ -111,7 +111,7 @@ async def _native(trip: Trip) -> Landed:
     trip.meter.resumed = size_of(before, length, PIECE) - size_of(needed, length, PIECE)
     orders = InOrder(length=length, capacity=transfer.CAPACITY, pinned=trip.pinned, connections=trip.connections, needed=needed)
     fetch = Fetcher(trip.source, orders, trip.meter, connections=trip.connections, policy=trip.policy).run()
-    writer = Writer(trip.target, trip.meter, trip.guard)
+    writer = Writer(trip.target, trip.meter, trip.guard, None if trip.resume.begins_anew else trip.wipe)
     unpacker = unpack.Unpacker(native.packing(image), writer, trip.meter, virtual_size=image.virtual_size)
     done = trip.checkpoints.done if trip.checkpoints else None
     await transfer.together(fetch, unpack.unpack(orders, course, unpacker, trip.digests, done), orders.stop, trip.checkpoints)
