@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -96,8 +97,9 @@ class Running:
         return self.process.pid
 
     def kill(self) -> None:
-        """End it and everything it started, giving it no chance to tidy up."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """End it and everything it started, giving it no chance to tidy up; it may have ended by itself."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def finish(self, timeout: float = 60) -> Outcome:
         """Wait for its end."""
